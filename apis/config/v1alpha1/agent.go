@@ -1,0 +1,149 @@
+package v1alpha1
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nationtech/harmony-fleet/apis/wire"
+)
+
+// AgentConfig is /etc/fleet-agent/config.toml, with the files of conf.d beside
+// it laid over it in the order of their names.
+type AgentConfig struct {
+	Agent       AgentSection      `toml:"agent"`
+	NATS        NATSSection       `toml:"nats"`
+	Labels      map[string]string `toml:"labels"`
+	Podman      PodmanSection     `toml:"podman"`
+	Credentials Credentials       `toml:"credentials"`
+}
+
+// AgentSection is about the agent itself.
+type AgentSection struct {
+	// DeviceID of this device: a DNS label, and nobody else's.
+	DeviceID string `toml:"device_id"`
+	// StateDir keeps the last desired state across power cuts.
+	StateDir string `toml:"state_dir"`
+	// LogLevel is debug, info, warn or error.
+	LogLevel string `toml:"log_level"`
+}
+
+// NATSSection says how to reach the broker.
+type NATSSection struct {
+	// URLs of the broker, such as "tls://nats.example.com:4222"; one is chosen
+	// at random, and the others are tried when it fails.
+	URLs []string `toml:"urls" json:"urls"`
+	// CAFile holds the certificates to trust instead of the system's.
+	CAFile string `toml:"ca_file" json:"caFile,omitempty"`
+}
+
+// PodmanSection says how to reach podman.
+type PodmanSection struct {
+	// Socket of the podman service as a URL, such as
+	// "unix:///run/podman/podman.sock"; "" means the rootful socket when the
+	// agent runs as root, and the user's own else.
+	Socket string `toml:"socket"`
+	// PollInterval is the time between two looks at the containers.
+	PollInterval Duration `toml:"poll_interval"`
+}
+
+// CredentialType tells the kinds of credentials apart.
+type CredentialType string
+
+// CredentialPassword is a user name and a password of the broker's own.
+const CredentialPassword CredentialType = "password"
+
+// Credentials is how a program proves to the broker who it is: a union told
+// apart by Type, and an unknown type is refused.
+type Credentials struct {
+	Type CredentialType `toml:"type" json:"type"`
+	// User, and its password: PasswordFile is read at every connect, and
+	// Password is for trials.
+	User         string `toml:"user" json:"user,omitempty"`
+	Password     string `toml:"password" json:"password,omitempty"`
+	PasswordFile string `toml:"password_file" json:"passwordFile,omitempty"`
+}
+
+// AgentDefaults is what holds where a file is silent.
+func AgentDefaults() AgentConfig {
+	return AgentConfig{
+		Agent:  AgentSection{StateDir: "/var/lib/fleet-agent", LogLevel: "info"},
+		Podman: PodmanSection{PollInterval: Duration(5 * time.Second)},
+	}
+}
+
+// Validate reports everything that is wrong, each error naming the field as the
+// file spells it and what to write.
+func (c AgentConfig) Validate() error {
+	var errs []error
+	if _, err := wire.ParseDeviceID(c.Agent.DeviceID); err != nil {
+		errs = append(errs, fmt.Errorf("[agent] device_id: %w", err))
+	}
+	if !filepath.IsAbs(c.Agent.StateDir) {
+		errs = append(errs, fmt.Errorf("[agent] state_dir: %q is not an absolute path", c.Agent.StateDir))
+	}
+	if err := validLogLevel(c.Agent.LogLevel); err != nil {
+		errs = append(errs, fmt.Errorf("[agent] log_level: %w", err))
+	}
+	if err := c.NATS.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("[nats] %w", err))
+	}
+	if c.Podman.Socket != "" && !strings.HasPrefix(c.Podman.Socket, "unix:///") {
+		errs = append(errs, fmt.Errorf(`[podman] socket: %q must look like "unix:///run/podman/podman.sock"`, c.Podman.Socket))
+	}
+	if c.Podman.PollInterval < Duration(time.Second) {
+		errs = append(errs, errors.New("[podman] poll_interval: must be at least 1s"))
+	}
+	if len(c.Labels) > wire.MaxLabels {
+		errs = append(errs, fmt.Errorf("[labels] has %d entries, at most %d", len(c.Labels), wire.MaxLabels))
+	}
+	for key, value := range c.Labels {
+		if key == "" || len(key) > wire.MaxLabelText || len(value) > wire.MaxLabelText {
+			errs = append(errs, fmt.Errorf("[labels] %q: key and value must be at most %d bytes, and the key not empty", key, wire.MaxLabelText))
+		}
+	}
+	if err := c.Credentials.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("[credentials] %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// Validate reports what is wrong with the section.
+func (n NATSSection) Validate() error {
+	if len(n.URLs) == 0 {
+		return errors.New(`urls: at least one is needed, such as ["tls://nats.example.com:4222"]`)
+	}
+	for _, url := range n.URLs {
+		if !strings.HasPrefix(url, "nats://") && !strings.HasPrefix(url, "tls://") {
+			return fmt.Errorf("urls: %q must start with tls:// or nats://", url)
+		}
+		if strings.Contains(url, ",") {
+			return fmt.Errorf("urls: %q is a list: write one URL per entry", url)
+		}
+	}
+	return nil
+}
+
+// Validate reports what is wrong with the credentials.
+func (c Credentials) Validate() error {
+	switch c.Type {
+	case CredentialPassword:
+		if c.User == "" || (c.Password == "") == (c.PasswordFile == "") {
+			return errors.New("type password needs user and exactly one of password_file and password")
+		}
+		return nil
+	case "":
+		return errors.New(`type: missing; write type = "password"`)
+	}
+	return fmt.Errorf(`type: %q is unknown; this version knows "password"`, c.Type)
+}
+
+func validLogLevel(level string) error {
+	switch level {
+	case "debug", "info", "warn", "error":
+		return nil
+	}
+	return fmt.Errorf("%q must be debug, info, warn or error", level)
+}

@@ -1,0 +1,66 @@
+package v1alpha1
+
+// Names that users meet on the resources.
+const (
+	// LabelDeviceID is on every Device, with the device's id as its value. The
+	// operator sets it from the name of the Device, never from what a device
+	// claims. `{key: device-id, operator: Exists}` is how a selector says
+	// "every device".
+	LabelDeviceID = "device-id"
+
+	// Finalizer keeps a Deployment until its desired state has been taken back
+	// from every device's key.
+	Finalizer = Group + "/desired-state"
+
+	// AnnotationForceDelete on a Deployment that is being deleted lets it go
+	// although its keys could not be removed yet ("true"); the operator purges
+	// them when it can.
+	AnnotationForceDelete = Group + "/force-delete"
+
+	// AnnotationSchemaHash on a CustomResourceDefinition is the hash of the
+	// schema that it was generated with.
+	AnnotationSchemaHash = Group + "/schema-hash"
+)
+
+// Condition types. Deployments carry Ready, Reconciling and Stalled as kstatus
+// reads them; Devices carry Reachable, and IdentityConflict while it is true.
+const (
+	// ConditionReady is true when every matched device that can be reached
+	// runs what the Deployment says.
+	ConditionReady = "Ready"
+	// ConditionReconciling is true while devices are still to follow.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled is true when only a change by a user helps.
+	ConditionStalled = "Stalled"
+	// ConditionReachable is true while a Device's heartbeats arrive.
+	ConditionReachable = "Reachable"
+	// ConditionIdentityConflict is true while two agents use one device id.
+	ConditionIdentityConflict = "IdentityConflict"
+)
+
+// Condition reasons; events use the same words.
+const (
+	// ReasonSucceeded: every reachable matched device succeeded.
+	ReasonSucceeded = "Succeeded"
+	// ReasonNoMatch: the selector is valid and matches no device yet.
+	ReasonNoMatch = "NoDevicesMatch"
+	// ReasonProgressing: some reachable devices are pending.
+	ReasonProgressing = "Progressing"
+	// ReasonDevicesFailed: some devices failed; lastError has one of the causes.
+	ReasonDevicesFailed = "DevicesFailed"
+	// ReasonPaused: spec.paused holds new writes back.
+	ReasonPaused = "Paused"
+	// ReasonInvalidSpec: the spec cannot be carried out as it is.
+	ReasonInvalidSpec = "InvalidSpec"
+	// ReasonDeleting: the desired state is being taken back.
+	ReasonDeleting = "Deleting"
+
+	// ReasonHeartbeat: heartbeats arrive in time.
+	ReasonHeartbeat = "HeartbeatReceived"
+	// ReasonHeartbeatMissed: no heartbeat for three intervals.
+	ReasonHeartbeatMissed = "HeartbeatMissed"
+	// ReasonNeverSeen: no heartbeat has ever been recorded.
+	ReasonNeverSeen = "NeverSeen"
+	// ReasonTwoAgents: heartbeats of two agent processes alternate.
+	ReasonTwoAgents = "TwoAgents"
+)

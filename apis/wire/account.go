@@ -1,0 +1,53 @@
+package wire
+
+// Names of the broker's accounts.
+const (
+	// AccountFleet holds every stream; the operator and people connect to it.
+	AccountFleet = "FLEET"
+	// AccountDevices holds the devices and no stream. In one shared account a
+	// device could have the server write into another device's keys through the
+	// reply subject of an acknowledgement.
+	AccountDevices = "DEVICES"
+)
+
+// Account is one account of the broker: what it lends to the other and takes
+// from it.
+type Account struct {
+	Name      string
+	JetStream bool
+	// Exports are lent to the other account alone.
+	Exports []Exchange
+	// Imports are taken from the other account under the same subject.
+	Imports []Exchange
+}
+
+// Exchange is one subject that crosses between the two accounts: as a service
+// (requests go in, answers come back) or, with Stream, as messages that go out.
+type Exchange struct {
+	Account string
+	Subject string
+	Stream  bool
+}
+
+// Accounts is the account layout, the same for the embedded broker, the chart
+// and the callout.
+func Accounts() []Account {
+	toFleet := []string{
+		DeviceInfos.Subjects(),
+		DeviceStates.Subjects(),
+		DeviceHeartbeats.Subjects(),
+		DesiredState.DirectGet(">"),
+	}
+	fleet := Account{Name: AccountFleet, JetStream: true}
+	devices := Account{Name: AccountDevices}
+	for _, subject := range toFleet {
+		fleet.Exports = append(fleet.Exports, Exchange{Account: AccountDevices, Subject: subject})
+		devices.Imports = append(devices.Imports, Exchange{Account: AccountFleet, Subject: subject})
+	}
+	hints := DesiredHint(">")
+	fleet.Exports = append(fleet.Exports, Exchange{Account: AccountDevices, Subject: hints, Stream: true})
+	devices.Imports = append(devices.Imports, Exchange{Account: AccountFleet, Subject: hints, Stream: true})
+	devices.Exports = []Exchange{{Account: AccountFleet, Subject: AllCommands}}
+	fleet.Imports = []Exchange{{Account: AccountDevices, Subject: AllCommands}}
+	return []Account{fleet, devices}
+}
