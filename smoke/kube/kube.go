@@ -1,0 +1,194 @@
+// Package kube runs a real Kubernetes control plane on loopback for tests and
+// the demo: etcd, kube-apiserver with RBAC on, and the two controllers that
+// deletion needs (namespaces and garbage collection). It needs no privileges and
+// no container runtime. It never runs pods: there is no scheduler and no node.
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/nationtech/harmony-fleet/smoke/process"
+	"github.com/nationtech/harmony-fleet/smoke/tools"
+)
+
+// Options of a control plane; the zero value is what a test wants.
+type Options struct {
+	// Dir holds data, certificates, logs and the kubeconfig. When empty, a
+	// temporary folder is used and Stop removes it.
+	Dir string
+	// Fsync makes etcd sync every write to disk, as in production. Off, a power
+	// cut loses data and writes are quick.
+	Fsync bool
+	// Progress hears about building the programs the first time; nil means
+	// standard error.
+	Progress io.Writer
+}
+
+// ControlPlane is a running control plane, or an existing cluster.
+type ControlPlane struct {
+	dir        string
+	temporary  bool
+	kubeconfig string
+	config     *rest.Config
+	port       int
+	binaries   map[string]string
+	etcdURL    string
+
+	mu      sync.Mutex // guards running: a sampler may read PIDs at any time
+	running map[string]*process.Process
+}
+
+// Names of the processes, as PIDs reports them.
+const (
+	etcdName       = "etcd"
+	apiServerName  = "kube-apiserver"
+	controllerName = "kube-controller-manager"
+)
+
+// ErrExisting is returned by what cannot be done to a cluster that this package
+// did not start.
+var ErrExisting = errors.New("the cluster was not started here")
+
+// startTimeout bounds the start of all three processes; a busy machine takes
+// several times the usual 5 s.
+const startTimeout = 2 * time.Minute
+
+// Start runs a control plane and returns when its API server is ready. The
+// programs are built first when the cache lacks them. Cancelling ctx ends the
+// start, not the control plane.
+func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
+	if o.Progress == nil {
+		o.Progress = os.Stderr
+	}
+	c := &ControlPlane{dir: o.Dir, binaries: map[string]string{}, running: map[string]*process.Process{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("starting a control plane: %w", err), c.Stop())
+		}
+	}()
+	for _, tool := range []tools.Tool{tools.Etcd, tools.KubeAPIServer, tools.KubeControllerManager} {
+		if c.binaries[tool.String()], err = tools.Build(ctx, tool, o.Progress); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := c.prepare(); err != nil {
+		return nil, err
+	}
+	if err := c.startEtcd(ctx, o.Fsync); err != nil {
+		return nil, err
+	}
+	if err := c.StartAPIServer(ctx); err != nil {
+		return nil, err
+	}
+	return c, c.startControllers()
+}
+
+// Existing uses the cluster of a kubeconfig file instead of starting one.
+func Existing(kubeconfig string) (*ControlPlane, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("reading kubeconfig %q: %w", kubeconfig, err)
+	}
+	config.QPS = -1
+	return &ControlPlane{kubeconfig: kubeconfig, config: config}, nil
+}
+
+// Config is a copy of the administrator's client configuration, without a
+// client-side rate limit.
+func (c *ControlPlane) Config() *rest.Config { return rest.CopyConfig(c.config) }
+
+// Kubeconfig is the path of the administrator's kubeconfig.
+func (c *ControlPlane) Kubeconfig() string { return c.kubeconfig }
+
+// PIDs are the process ids by program name: etcd, kube-apiserver and
+// kube-controller-manager. Empty for an existing cluster.
+func (c *ControlPlane) PIDs() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pids := map[string]int{}
+	for name, p := range c.running {
+		pids[name] = p.PID()
+	}
+	return pids
+}
+
+// Stop ends all processes and removes a temporary folder. It may be called more
+// than once and does nothing to an existing cluster.
+func (c *ControlPlane) Stop() error {
+	c.stop(controllerName, 0)
+	c.stop(apiServerName, 0)
+	c.stop(etcdName, 5*time.Second) // may have data to write
+	if !c.temporary {
+		return nil
+	}
+	if err := os.RemoveAll(c.dir); err != nil {
+		return fmt.Errorf("removing the control plane's folder: %w", err)
+	}
+	return nil
+}
+
+func (c *ControlPlane) stop(name string, grace time.Duration) {
+	c.mu.Lock()
+	p := c.running[name]
+	delete(c.running, name)
+	c.mu.Unlock()
+	if p != nil {
+		p.Stop(grace)
+	}
+}
+
+// prepare makes the folder, the certificates and the kubeconfig, and takes a port.
+func (c *ControlPlane) prepare() (err error) {
+	if c.dir == "" {
+		if c.dir, err = os.MkdirTemp("", "fleet-kube-"); err != nil {
+			return fmt.Errorf("making a temporary folder: %w", err)
+		}
+		c.temporary = true
+	}
+	for _, name := range []string{"pki", "log"} {
+		if err := os.MkdirAll(filepath.Join(c.dir, name), 0o700); err != nil {
+			return fmt.Errorf("making the folder for %s: %w", name, err)
+		}
+	}
+	ca, admin, err := writePKI(filepath.Join(c.dir, "pki"))
+	if err != nil {
+		return err
+	}
+	if c.port, err = process.FreePort(); err != nil {
+		return err
+	}
+	c.config = &rest.Config{
+		Host:            "https://127.0.0.1:" + strconv.Itoa(c.port),
+		TLSClientConfig: rest.TLSClientConfig{CAData: ca.pem, CertData: admin.cert, KeyData: admin.key},
+		QPS:             -1,
+	}
+	c.kubeconfig = filepath.Join(c.dir, "admin.kubeconfig")
+	return writeKubeconfig(c.kubeconfig, c.config)
+}
+
+func writeKubeconfig(path string, config *rest.Config) error {
+	const name = "harmony-fleet"
+	file := clientcmdapi.NewConfig()
+	file.Clusters[name] = &clientcmdapi.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData}
+	file.AuthInfos[name] = &clientcmdapi.AuthInfo{ClientCertificateData: config.CertData, ClientKeyData: config.KeyData}
+	file.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
+	file.CurrentContext = name
+	if err := clientcmd.WriteToFile(*file, path); err != nil {
+		return fmt.Errorf("writing the kubeconfig: %w", err)
+	}
+	return nil
+}

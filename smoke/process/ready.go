@@ -1,0 +1,47 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"time"
+)
+
+// WaitReady calls probe until it returns nil. It fails when the program ends or
+// the context is done; either way the error has the last lines of the log.
+func (p *Process) WaitReady(ctx context.Context, probe func(context.Context) error) error {
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := probe(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-p.exited:
+			return p.Failure()
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w: %w; its last lines:\n%s", p.spec.Path, context.Cause(ctx), err, p.LogTail(15))
+		case <-ticker.C:
+		}
+	}
+}
+
+// Ports below the range that the kernel hands out by itself, so that a server
+// that is stopped and started again finds its port still free.
+const firstPort, lastPort = 20000, 32000
+
+// FreePort returns a TCP port that was free on 127.0.0.1 a moment ago.
+func FreePort() (int, error) {
+	for range 100 {
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			return port, listener.Close()
+		}
+	}
+	return 0, errors.New("no free port on 127.0.0.1 after 100 attempts")
+}

@@ -1,0 +1,213 @@
+// Package tools builds the programs that the tests and the demo run but that
+// are not the product's own: Kubernetes, etcd and the NATS command line. Each
+// has a Go module below this folder that pins its version; the binaries lie in
+// the user's cache, outside the tree. It never downloads a binary and never
+// runs what it built.
+package tools
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/modfile"
+)
+
+// Tool is a program that Build can supply.
+type Tool struct {
+	name   string
+	pkg    string // import path of its main package
+	module *module
+}
+
+// String is the name of the program.
+func (t Tool) String() string { return t.name }
+
+// module is a folder beside this file with a go.mod, built as a whole: what its
+// programs share is compiled once.
+type module struct {
+	folder string
+	// source is the required module whose version is the version of the tools.
+	source string
+	// versionVars are the packages whose gitVersion and its kin the linker sets.
+	versionVars []string
+	// coldMinutes is how long the first build takes on two cores.
+	coldMinutes int
+	tools       []Tool
+}
+
+var (
+	kubernetes = &module{
+		folder:      "kubernetes",
+		source:      "k8s.io/kubernetes",
+		versionVars: []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"},
+		coldMinutes: 6,
+	}
+	etcd = &module{folder: "etcd", source: "go.etcd.io/etcd/server/v3", coldMinutes: 1}
+	nats = &module{folder: "nats", source: "github.com/nats-io/natscli", coldMinutes: 1}
+
+	// KubeAPIServer, KubeControllerManager and Kubectl come from one build.
+	KubeAPIServer         = kubernetes.tool("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")
+	KubeControllerManager = kubernetes.tool("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager")
+	Kubectl               = kubernetes.tool("kubectl", "k8s.io/kubernetes/cmd/kubectl")
+	// Etcd is the etcd server.
+	Etcd = etcd.tool("etcd", "go.etcd.io/etcd/server/v3")
+	// NATS is the NATS command line, called nats.
+	NATS = nats.tool("nats", "github.com/nats-io/natscli/nats")
+)
+
+func (m *module) tool(name, pkg string) Tool {
+	t := Tool{name: name, pkg: pkg, module: m}
+	m.tools = append(m.tools, t)
+	return t
+}
+
+// Build returns the path of the tool's binary. When the cache lacks it, all
+// tools of its module are built from source, which takes minutes; progress then
+// hears what happens and how long it has taken. Two processes that want the same
+// tool build it once.
+func Build(ctx context.Context, t Tool, progress io.Writer) (string, error) {
+	root, err := sourceDir()
+	if err != nil {
+		return "", err
+	}
+	folder := filepath.Join(root, t.module.folder)
+	version, err := t.module.version(folder)
+	if err != nil {
+		return "", err
+	}
+	dir, err := Cached(ctx, t.module.folder+"-"+version, func(dir string) error {
+		return t.module.build(ctx, build{folder: folder, version: version, dir: dir, progress: progress})
+	})
+	if err != nil {
+		return "", fmt.Errorf("building %s: %w", t, err)
+	}
+	return filepath.Join(dir, t.name), nil
+}
+
+// sourceDir finds this folder: where the compiler saw it or, when the paths are
+// trimmed from the binary, in the tree around the working directory.
+func sourceDir() (string, error) {
+	if _, file, _, ok := runtime.Caller(0); ok && filepath.IsAbs(file) {
+		return filepath.Dir(file), nil
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("finding the source tree: %w", err)
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		candidate := filepath.Join(dir, "smoke", "tools")
+		if _, err := os.Stat(filepath.Join(candidate, kubernetes.folder, "go.mod")); err == nil {
+			return candidate, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("finding the source tree: the working directory is not inside it")
+		}
+	}
+}
+
+// version reads the version of the tools from their go.mod.
+func (m *module) version(folder string) (string, error) {
+	content, err := os.ReadFile(filepath.Join(folder, "go.mod"))
+	if err != nil {
+		return "", fmt.Errorf("reading the version of %s: %w", m.source, err)
+	}
+	file, err := modfile.ParseLax("go.mod", content, nil)
+	if err != nil {
+		return "", fmt.Errorf("reading the version of %s: %w", m.source, err)
+	}
+	for _, r := range file.Require {
+		if r.Mod.Path == m.source {
+			return r.Mod.Version, nil
+		}
+	}
+	return "", fmt.Errorf("%s does not require %s", folder, m.source)
+}
+
+type build struct {
+	folder, version, dir string
+	progress             io.Writer
+}
+
+func (m *module) build(ctx context.Context, b build) error {
+	names := make([]string, len(m.tools))
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", m.ldflags(b.version), "-o", b.dir + "/"}
+	for i, t := range m.tools {
+		names[i] = t.name
+		args = append(args, t.pkg)
+	}
+	what := strings.Join(names, ", ") + " " + b.version
+	fmt.Fprintf(b.progress, "building %s from source (about %d min the first time)…\n", what, m.coldMinutes)
+	begin := time.Now()
+	stop := report(b.progress, what, begin)
+	defer stop()
+
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = b.folder
+	// The caller's build tags and workspace are not for these modules.
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build in %s: %w\n%s", b.folder, err, out)
+	}
+	for _, t := range m.tools {
+		if built := binaryName(t.pkg); built != t.name {
+			if err := os.Rename(filepath.Join(b.dir, built), filepath.Join(b.dir, t.name)); err != nil {
+				return err
+			}
+		}
+	}
+	fmt.Fprintf(b.progress, "built %s in %s\n", what, time.Since(begin).Round(time.Second))
+	return nil
+}
+
+// report writes the elapsed time every 15 s until the returned function is called.
+func report(progress io.Writer, what string, begin time.Time) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(15 * time.Second)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+				fmt.Fprintf(progress, "  still building %s (%s)\n", what, time.Since(begin).Round(time.Second))
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+// binaryName is how the go command names the binary of a package: by the last
+// element of its path that is not a major version.
+func binaryName(pkg string) string {
+	name := path.Base(pkg)
+	if len(name) > 1 && name[0] == 'v' && strings.Trim(name[1:], "0123456789") == "" {
+		return path.Base(path.Dir(pkg))
+	}
+	return name
+}
+
+// ldflags strips symbols and sets what the programs report as their version:
+// built without, Kubernetes reports a placeholder that clients cannot parse.
+func (m *module) ldflags(version string) string {
+	flags := []string{"-s", "-w"}
+	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
+	for _, pkg := range m.versionVars {
+		flags = append(flags,
+			"-X "+pkg+".gitVersion="+version,
+			"-X "+pkg+".gitMajor="+parts[0],
+			"-X "+pkg+".gitMinor="+parts[1],
+			"-X "+pkg+".gitTreeState=clean")
+	}
+	return strings.Join(flags, " ")
+}
