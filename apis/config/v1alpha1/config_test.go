@@ -1,0 +1,94 @@
+package v1alpha1_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+)
+
+func validAgent() v1alpha1.AgentConfig {
+	c := v1alpha1.AgentDefaults()
+	c.Agent.DeviceID = "pi-42"
+	c.NATS.URLs = []string{"tls://nats.example.com:4222"}
+	c.Credentials = v1alpha1.Credentials{Type: "password", User: "pi-42", PasswordFile: "/etc/fleet-agent/password"}
+	return c
+}
+
+func TestAgentValidateNamesTheField(t *testing.T) {
+	cases := map[string]struct {
+		change func(*v1alpha1.AgentConfig)
+		want   string // "" means valid
+	}{
+		"complete":               {func(*v1alpha1.AgentConfig) {}, ""},
+		"no device id":           {func(c *v1alpha1.AgentConfig) { c.Agent.DeviceID = "" }, "[agent] device_id"},
+		"device id with a dot":   {func(c *v1alpha1.AgentConfig) { c.Agent.DeviceID = "pi.42" }, "[agent] device_id"},
+		"upper case device id":   {func(c *v1alpha1.AgentConfig) { c.Agent.DeviceID = "Pi" }, "[agent] device_id"},
+		"wildcard device id":     {func(c *v1alpha1.AgentConfig) { c.Agent.DeviceID = "*" }, "[agent] device_id"},
+		"64 characters":          {func(c *v1alpha1.AgentConfig) { c.Agent.DeviceID = strings.Repeat("a", 64) }, "[agent] device_id"},
+		"relative state dir":     {func(c *v1alpha1.AgentConfig) { c.Agent.StateDir = "state" }, "[agent] state_dir"},
+		"no broker":              {func(c *v1alpha1.AgentConfig) { c.NATS.URLs = nil }, "[nats] urls"},
+		"two brokers in one URL": {func(c *v1alpha1.AgentConfig) { c.NATS.URLs = []string{"tls://a:1,tls://b:2"} }, "[nats] urls"},
+		"broker without scheme":  {func(c *v1alpha1.AgentConfig) { c.NATS.URLs = []string{"nats.example.com"} }, "[nats] urls"},
+		"podman over TCP":        {func(c *v1alpha1.AgentConfig) { c.Podman.Socket = "tcp://127.0.0.1:8080" }, "[podman] socket"},
+		"polling too fast":       {func(c *v1alpha1.AgentConfig) { c.Podman.PollInterval = 1 }, "[podman] poll_interval"},
+		"unknown credentials":    {func(c *v1alpha1.AgentConfig) { c.Credentials.Type = "magic" }, "[credentials] type"},
+		"no credentials":         {func(c *v1alpha1.AgentConfig) { c.Credentials = v1alpha1.Credentials{} }, "[credentials] type"},
+		"two passwords":          {func(c *v1alpha1.AgentConfig) { c.Credentials.Password = "x" }, "[credentials]"},
+		"odd log level":          {func(c *v1alpha1.AgentConfig) { c.Agent.LogLevel = "loud" }, "[agent] log_level"},
+		"label without a key":    {func(c *v1alpha1.AgentConfig) { c.Labels = map[string]string{"": "x"} }, "[labels]"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			config := validAgent()
+			c.change(&config)
+			expectError(t, config.Validate(), c.want)
+		})
+	}
+}
+
+func TestOperatorValidateNamesTheField(t *testing.T) {
+	cases := map[string]struct {
+		change func(*v1alpha1.OperatorConfig)
+		want   string
+	}{
+		"complete":           {func(*v1alpha1.OperatorConfig) {}, ""},
+		"no broker":          {func(c *v1alpha1.OperatorConfig) { c.NATS.URLs = nil }, "nats: urls"},
+		"no namespace":       {func(c *v1alpha1.OperatorConfig) { c.LeaderElection.Namespace = "" }, "leaderElection.namespace"},
+		"no patches allowed": {func(c *v1alpha1.OperatorConfig) { c.Status.PatchesPerSecond = 0 }, "status.patchesPerSecond"},
+		"no audit":           {func(c *v1alpha1.OperatorConfig) { c.AuditInterval = 0 }, "auditInterval"},
+		"odd log level":      {func(c *v1alpha1.OperatorConfig) { c.LogLevel = "loud" }, "logLevel"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			config := v1alpha1.OperatorDefaults()
+			config.NATS.URLs = []string{"nats://nats:4222"}
+			config.Credentials = v1alpha1.Credentials{Type: "password", User: "operator", Password: "secret"}
+			c.change(&config)
+			expectError(t, config.Validate(), c.want)
+		})
+	}
+}
+
+func expectError(t *testing.T, err error, want string) {
+	t.Helper()
+	switch {
+	case want == "" && err != nil:
+		t.Errorf("refused: %v", err)
+	case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+		t.Errorf("got error %v, want one that names %q", err, want)
+	}
+}
+
+func TestDurationText(t *testing.T) {
+	var d v1alpha1.Duration
+	if err := d.UnmarshalText([]byte("90s")); err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := d.MarshalText(); string(text) != "1m30s" {
+		t.Errorf("printed %s", text)
+	}
+	if err := d.UnmarshalText([]byte("90")); err == nil || !strings.Contains(err.Error(), "unit") {
+		t.Errorf("a number without a unit: got error %v", err)
+	}
+}
