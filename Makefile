@@ -1,0 +1,53 @@
+# Every target is a call into Go; `make help` lists them.
+SHELL := /bin/bash
+
+# Libraries of podman that need C headers are left out, and its client is used
+# over the socket alone. Every go command here sees the same tags.
+export GOFLAGS := -tags=remote,containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper
+export GOTOOLCHAIN := local
+export CGO_ENABLED ?= 0
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/harmony-fleet
+LINT_VERSION := v2.15.0
+LINT := $(CACHE)/golangci-lint-$(LINT_VERSION)/golangci-lint
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## the whole system on this machine, with a menu of commands to try; AUTO=1 runs its regression and exits
+	go run ./smoke/cmd/demo $(if $(AUTO),-auto)
+
+.PHONY: test
+test: prepare lint ## everything that proves the code
+	CGO_ENABLED=1 go test -race -timeout 30m ./...
+
+.PHONY: prepare
+prepare: ## install the Debian packages and build the tools that tests run
+	go run ./smoke/cmd/prepare
+
+.PHONY: lint
+lint: $(LINT) ## static checks
+	$(LINT) run ./...
+
+$(LINT):
+	GOFLAGS= GOBIN=$(dir $@) go install -trimpath -ldflags "-s -w" github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+.PHONY: fuzz
+fuzz: ## fuzz every decoder, FUZZTIME each (default 30s)
+	go test -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime $(or $(FUZZTIME),30s) ./apis/wire
+	go test -run '^$$' -fuzz '^FuzzParseDeploymentKey$$' -fuzztime $(or $(FUZZTIME),30s) ./apis/wire
+	go test -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime $(or $(FUZZTIME),30s) ./apis/score
+
+.PHONY: bench
+bench: ## ratios that a performance claim stands on, in one run
+	go run ./smoke/cmd/bench
+
+.PHONY: load
+load: ## the scale proof: DEVICES= DEPLOYMENTS= RATE= DURATION=
+	go run ./smoke/cmd/load -devices $(or $(DEVICES),10000) -deployments $(or $(DEPLOYMENTS),1000) -rate $(or $(RATE),10000) -duration $(or $(DURATION),120s)
+
+.PHONY: generate
+generate: ## write every generated file; `go run ./gen -check` tells what has drifted
+	go run ./gen
