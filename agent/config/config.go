@@ -1,0 +1,111 @@
+// Package config reads the agent's configuration: one TOML file and the files of
+// conf.d beside it. What the fields mean and which values they take is in
+// apis/config/v1alpha1; this package opens files and says where in them a
+// mistake is. It never guesses: an unknown key is an error.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+)
+
+// DefaultPath is where the packages put the file, and Environment the variable
+// that names another one.
+const (
+	DefaultPath = "/etc/fleet-agent/config.toml"
+	Environment = "FLEET_AGENT_CONFIG"
+)
+
+// deviceIDLabel is set by the operator from the device's id. A device that
+// could write it could ask for what was meant for another.
+const deviceIDLabel = "device-id"
+
+// maxLabelBytes bounds all labels together: they share one message of the
+// device-info bucket with the inventory.
+const maxLabelBytes = 24 << 10
+
+// Path is the file to read when no flag names one.
+func Path() string {
+	if path := os.Getenv(Environment); path != "" {
+		return path
+	}
+	return DefaultPath
+}
+
+// Load reads the file at path and lays conf.d/*.toml beside it over it, in the
+// order of their names: tables and labels are merged key by key, and lists are
+// replaced. It fails with every mistake that it finds, each as
+// "file:line:column: what", or as "file: [section] field: what" for a value that
+// is well-formed and not allowed.
+func Load(path string) (v1alpha1.AgentConfig, error) {
+	cfg := v1alpha1.AgentDefaults()
+	dropIns, err := filepath.Glob(filepath.Join(filepath.Dir(path), "conf.d", "*.toml"))
+	if err != nil {
+		return cfg, fmt.Errorf("listing conf.d beside %q: %w", path, err)
+	}
+	var errs []error
+	for _, file := range append([]string{path}, dropIns...) {
+		errs = append(errs, overlay(file, &cfg))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return cfg, err
+	}
+	if err := errors.Join(cfg.Validate(), validateLabels(cfg.Labels)); err != nil {
+		return cfg, fmt.Errorf("%s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+// overlay writes what one file says into cfg.
+func overlay(file string, cfg *v1alpha1.AgentConfig) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("reading the configuration: %w", err)
+	}
+	err = toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(cfg)
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) {
+		var errs []error
+		for _, unknown := range strict.Errors {
+			name := strings.Join(unknown.Key(), ".")
+			errs = append(errs, located(file, &unknown, fmt.Sprintf("unknown key %q", name)))
+		}
+		return errors.Join(errs...)
+	}
+	var malformed *toml.DecodeError
+	if errors.As(err, &malformed) {
+		return located(file, malformed, strings.TrimPrefix(malformed.Error(), "toml: "))
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
+}
+
+// located is a mistake at its place, as compilers spell it.
+func located(file string, at *toml.DecodeError, what string) error {
+	line, column := at.Position()
+	return fmt.Errorf("%s:%d:%d: %s", file, line, column, what)
+}
+
+func validateLabels(labels map[string]string) error {
+	size := 0
+	for key, value := range labels {
+		size += len(key) + len(value)
+	}
+	if size > maxLabelBytes {
+		return fmt.Errorf("[labels] hold %d bytes, at most %d", size, maxLabelBytes)
+	}
+	if _, set := labels[deviceIDLabel]; set {
+		return fmt.Errorf("[labels] %s: is set from [agent] device_id and cannot be written", deviceIDLabel)
+	}
+	return nil
+}

@@ -1,0 +1,178 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nationtech/harmony-fleet/agent/config"
+	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+)
+
+const valid = `[agent]
+device_id = "pi-4"
+[nats]
+urls = ["tls://a.example.com:4222", "tls://b.example.com:4222"]
+[labels]
+site = "berlin"
+role = "kiosk"
+[credentials]
+type = "password"
+user = "pi-4"
+password = "secret"
+`
+
+// write puts files, by their path below a new directory, on disk and returns
+// the path of config.toml there.
+func write(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "config.toml")
+}
+
+func TestLoad(t *testing.T) {
+	base := v1alpha1.AgentConfig{
+		Agent:  v1alpha1.AgentSection{DeviceID: "pi-4", StateDir: "/var/lib/fleet-agent", LogLevel: "info"},
+		NATS:   v1alpha1.NATSSection{URLs: []string{"tls://a.example.com:4222", "tls://b.example.com:4222"}},
+		Labels: map[string]string{"site": "berlin", "role": "kiosk"},
+		Podman: v1alpha1.PodmanSection{PollInterval: v1alpha1.Duration(5 * time.Second)},
+		Credentials: v1alpha1.Credentials{
+			Type: v1alpha1.CredentialPassword, User: "pi-4", Password: "secret",
+		},
+	}
+	overlaid := base
+	overlaid.Agent.LogLevel = "debug"
+	overlaid.NATS.URLs = []string{"nats://c.example.com:4222"}
+	overlaid.Labels = map[string]string{"site": "paris", "role": "kiosk", "floor": "2"}
+	overlaid.Podman.PollInterval = v1alpha1.Duration(9 * time.Second)
+
+	cases := map[string]struct {
+		reason string
+		files  map[string]string
+		want   v1alpha1.AgentConfig
+	}{
+		"Defaults": {
+			reason: "where the file is silent the defaults hold",
+			files:  map[string]string{"config.toml": valid},
+			want:   base,
+		},
+		"DropIns": {
+			reason: "later names win, labels are merged, lists are replaced, and other files are not read",
+			files: map[string]string{
+				"config.toml":         valid,
+				"conf.d/10-site.toml": "[labels]\nsite = \"rome\"\nfloor = \"2\"\n[nats]\nurls = [\"nats://c.example.com:4222\"]\n[podman]\npoll_interval = \"9s\"\n",
+				"conf.d/20-site.toml": "[labels]\nsite = \"paris\"\n[agent]\nlog_level = \"debug\"\n",
+				"conf.d/README":       "not TOML",
+			},
+			want: overlaid,
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got, err := config.Load(write(t, tc.files))
+			if err != nil {
+				t.Fatalf("%s\nLoad(): %v", tc.reason, err)
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("%s\nLoad(): -want +got\n%s", tc.reason, diff)
+			}
+		})
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	many := strings.Builder{}
+	for i := range 60 {
+		many.WriteString("k" + string(rune('a'+i/26)) + string(rune('a'+i%26)) + ` = "` + strings.Repeat("x", 500) + "\"\n")
+	}
+	cases := map[string]struct {
+		reason string
+		files  map[string]string
+		want   []string
+	}{
+		"Missing": {
+			reason: "a missing file is named",
+			want:   []string{"reading the configuration", "config.toml", "no such file"},
+		},
+		"UnknownKey": {
+			reason: "a misspelt key is named with its place",
+			files:  map[string]string{"config.toml": strings.Replace(valid, "urls", "url", 1)},
+			want:   []string{`config.toml:4:1: unknown key "nats.url"`},
+		},
+		"UnknownKeysInTwoFiles": {
+			reason: "all unknown keys are reported at once, also those of conf.d",
+			files: map[string]string{
+				"config.toml":     valid + "colour = \"red\"\n",
+				"conf.d/one.toml": "\n  [agnet]\nx = 1\n",
+			},
+			want: []string{`config.toml:12:1: unknown key "credentials.colour"`, `one.toml:2:`, `unknown key "agnet`},
+		},
+		"WrongType": {
+			reason: "a list is wanted and a string found",
+			files:  map[string]string{"config.toml": "[nats]\nurls = \"tls://a:1,tls://b:2\"\n"},
+			want:   []string{"config.toml:2:8: "},
+		},
+		"Syntax": {
+			reason: "what is not TOML is located too",
+			files:  map[string]string{"config.toml": "[agent]\ndevice_id = pi-4\n"},
+			want:   []string{"config.toml:2:13: "},
+		},
+		"Duration": {
+			reason: "a number without a unit",
+			files:  map[string]string{"config.toml": "[podman]\npoll_interval = \"5\"\n"},
+			want:   []string{"config.toml:2:17: ", "want a number with a unit"},
+		},
+		"Values": {
+			reason: "all values that are not allowed are named with their section",
+			files:  map[string]string{"config.toml": strings.NewReplacer(`"pi-4"`, `"pi.4"`, "tls://a", "http://a").Replace(valid)},
+			want:   []string{"config.toml: ", "[agent] device_id", "[nats] urls"},
+		},
+		"DeviceIDLabel": {
+			reason: "the operator's own label cannot be claimed",
+			files:  map[string]string{"config.toml": strings.Replace(valid, "site", "device-id", 1)},
+			want:   []string{"[labels] device-id: is set from"},
+		},
+		"LabelsTooLarge": {
+			reason: "labels that do not fit into a message are found before they are sent",
+			files:  map[string]string{"config.toml": strings.Replace(valid, "[labels]\n", "[labels]\n"+many.String(), 1)},
+			want:   []string{"[labels] hold 30", "at most 24576"},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			_, err := config.Load(write(t, tc.files))
+			if err == nil {
+				t.Fatalf("%s\nLoad(): no error", tc.reason)
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%s\nLoad(): %q lacks %q", tc.reason, err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestPath(t *testing.T) {
+	t.Setenv(config.Environment, "")
+	if got := config.Path(); got != config.DefaultPath {
+		t.Errorf("Path() without the variable = %q", got)
+	}
+	t.Setenv(config.Environment, "/tmp/agent.toml")
+	if got := config.Path(); got != "/tmp/agent.toml" {
+		t.Errorf("Path() = %q, want the variable's value", got)
+	}
+}
