@@ -1,0 +1,90 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/nationtech/harmony-fleet/apis/score"
+	"github.com/nationtech/harmony-fleet/apis/wire"
+)
+
+// Desired is what the device shall run.
+type Desired struct {
+	// Generation of the manifest that said so; 0 means that nothing is known yet,
+	// which is not the same as "nothing shall run".
+	Generation  uint64
+	Deployments map[wire.DeploymentID]Workload
+}
+
+// Workload is one Deployment's score as the operator wrote it.
+type Workload struct {
+	// Revision is the metadata.generation of the Deployment, for people to read.
+	Revision int64 `json:"revision"`
+	// Digest of Score.
+	Digest score.Digest `json:"digest"`
+	// Score is the canonical encoding, kept byte for byte because a newer
+	// operator may have written what this agent cannot decode.
+	Score []byte `json:"score"`
+}
+
+// desiredJSON is the file's shape; Deployments is keyed by "namespace.name".
+type desiredJSON struct {
+	Generation  uint64              `json:"generation"`
+	Deployments map[string]Workload `json:"deployments"`
+}
+
+// LoadDesired reads the last saved desired state; it is zero when there is none.
+// A damaged file is kept aside under another name for people to look at, and the
+// error names it: the caller knows nothing then and must not remove anything.
+func (s *Store) LoadDesired() (Desired, error) {
+	var file desiredJSON
+	found, err := s.load(desiredFile, &file)
+	if found {
+		var d Desired
+		if d, err = file.desired(); err == nil {
+			return d, nil
+		}
+	}
+	if err == nil {
+		return Desired{}, nil
+	}
+	path := filepath.Join(s.dir, desiredFile)
+	var pathErr *os.PathError
+	if errors.As(err, &pathErr) {
+		return Desired{}, err // unreadable now, which says nothing about its content
+	}
+	return Desired{}, errors.Join(
+		fmt.Errorf("desired state is damaged, kept as %s: %w", path+damaged, err),
+		os.Rename(path, path+damaged),
+	)
+}
+
+func (file desiredJSON) desired() (Desired, error) {
+	if file.Generation == 0 || file.Deployments == nil {
+		return Desired{}, errors.New("generation or deployments is missing")
+	}
+	d := Desired{Generation: file.Generation, Deployments: make(map[wire.DeploymentID]Workload, len(file.Deployments))}
+	for token, w := range file.Deployments {
+		id, err := wire.ParseDeploymentToken(token)
+		if err != nil {
+			return Desired{}, err
+		}
+		if score.DigestOf(w.Score) != w.Digest {
+			return Desired{}, fmt.Errorf("score of %s does not have the digest beside it", id)
+		}
+		d.Deployments[id] = w
+	}
+	return d, nil
+}
+
+// SaveDesired makes d durable before it returns. After an error, such as a full
+// disk, the file has what it had.
+func (s *Store) SaveDesired(d Desired) error {
+	file := desiredJSON{Generation: d.Generation, Deployments: make(map[string]Workload, len(d.Deployments))}
+	for id, w := range d.Deployments {
+		file.Deployments[id.Token()] = w
+	}
+	return s.save(desiredFile, file)
+}

@@ -1,0 +1,50 @@
+package store
+
+import (
+	"time"
+
+	"github.com/nationtech/harmony-fleet/apis/wire"
+)
+
+// Report is what the agent last said of itself, for `fleet-agent status`, which
+// reads it also while the agent is down.
+type Report struct {
+	Device wire.DeviceID `json:"device"`
+	// Written is when the agent wrote the report.
+	Written time.Time `json:"written"`
+	// Generation of the desired state that the agent holds; 0 means none yet.
+	Generation  uint64             `json:"generation"`
+	Broker      BrokerReport       `json:"broker"`
+	Deployments []DeploymentReport `json:"deployments"`
+}
+
+// BrokerReport is how the connection to the broker does.
+type BrokerReport struct {
+	Connected bool `json:"connected"`
+	// Since is when Connected last changed.
+	Since time.Time `json:"since"`
+	// Error is why there is no connection, "" when there is one.
+	Error string `json:"error,omitempty"`
+}
+
+// DeploymentReport is how one Deployment does here.
+type DeploymentReport struct {
+	Namespace string           `json:"namespace"`
+	Name      string           `json:"name"`
+	Revision  int64            `json:"revision"`
+	State     wire.DeviceState `json:"state"`
+	// Since is when the phase or the reason last changed.
+	Since time.Time `json:"since"`
+	// NextTry is when the agent tries again what failed; zero when nothing waits.
+	NextTry time.Time `json:"nextTry,omitzero"`
+}
+
+// SaveReport replaces the report.
+func (s *Store) SaveReport(r Report) error { return s.save(reportFile, r) }
+
+// LoadReport reads the last report; it is zero when there is none.
+func (s *Store) LoadReport() (Report, error) {
+	var r Report
+	_, err := s.load(reportFile, &r)
+	return r, err
+}
