@@ -2,9 +2,11 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -19,9 +21,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
 
 func TestMain(m *testing.M) {
@@ -44,13 +49,24 @@ func client(t *testing.T, config *rest.Config) *kubernetes.Clientset {
 	return set
 }
 
-func TestServesTheBuiltVersion(t *testing.T) {
-	version, err := client(t, Shared(t).Config()).Discovery().ServerVersion()
+// What a person does in the demo: the built kubectl with the kubeconfig.
+func TestKubectl(t *testing.T) {
+	plane := Shared(t)
+	kubectl, err := tools.Build(t.Context(), tools.Kubectl, os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(version.GitVersion, "v1.") || version.Major != "1" {
-		t.Errorf("the API server reports %+v", version)
+	out, err := exec.CommandContext(t.Context(), kubectl, "--kubeconfig", plane.Kubeconfig(), "version", "--output=json").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var versions struct{ ClientVersion, ServerVersion version.Info }
+	if err := json.Unmarshal(out, &versions); err != nil {
+		t.Fatal(err)
+	}
+	client, server := versions.ClientVersion.GitVersion, versions.ServerVersion.GitVersion
+	if client != server || !strings.HasPrefix(server, "v1.") {
+		t.Errorf("kubectl is %q, the API server %q", client, server)
 	}
 }
 
