@@ -1,0 +1,37 @@
+// Command prepare installs the Debian packages and builds the programs that the
+// tests and the demo run, so that no test has to wait for a compiler. What is
+// there already is left alone; it never starts any of it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/nationtech/harmony-fleet/smoke/podman"
+	"github.com/nationtech/harmony-fleet/smoke/tools"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "prepare:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	if err := podman.EnsureInstalled(ctx, os.Stderr); err != nil {
+		return err
+	}
+	for _, tool := range []tools.Tool{tools.Etcd, tools.KubeAPIServer, tools.KubeControllerManager, tools.Kubectl, tools.NATS} {
+		if _, err := tools.Build(ctx, tool, os.Stderr); err != nil {
+			return err
+		}
+	}
+	return nil
+}
