@@ -37,6 +37,7 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 lock_type = "file"
 tmp_dir = "{{.Dir}}/tmp"
+helper_binaries_dir = ["{{.Dir}}/bin", "/usr/lib/podman", "/usr/libexec/podman"]
 
 [network]
 network_backend = "netavark"
@@ -56,6 +57,14 @@ insecure = true
 	// podman looks for the policy in its home folder first.
 	"home/.config/containers/policy.json": template.Must(template.New("").Parse(`{"default": [{"type": "insecureAcceptAnything"}]}
 `)),
+	// Services share the host's firewall, and netavark assumes that it is alone:
+	// two that start at once fail with "Chain already exists". The lock is not
+	// passed on, since the name server that netavark may start lives on.
+	"bin/netavark": template.Must(template.New("").Parse(`#!/bin/sh
+netavark=/usr/lib/podman/netavark
+[ -x "$netavark" ] || netavark=/usr/libexec/podman/netavark
+exec flock --close /run/harmony-fleet-netavark.lock "$netavark" "$@"
+`)),
 	// Health checks are left to whoever asks for one: podman would have systemd
 	// run them, in the host's storage.
 	"podman": template.Must(template.New("").Parse(`#!/bin/sh
@@ -69,7 +78,7 @@ exec podman --root '{{.Dir}}/root' --runroot '{{.Dir}}/run' --tmpdir '{{.Dir}}/t
 
 // configure writes the files that make podman use this folder and nothing else.
 func (s *Service) configure() error {
-	for _, name := range []string{"root", "run", "tmp", "net", "home/.config/containers"} {
+	for _, name := range []string{"root", "run", "tmp", "net", "bin", "home/.config/containers"} {
 		if err := os.MkdirAll(s.path(name), 0o700); err != nil {
 			return fmt.Errorf("making the folder for %s: %w", name, err)
 		}
