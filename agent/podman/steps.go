@@ -1,0 +1,248 @@
+package podman
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nationtech/harmony-fleet/agent/reconcile"
+	"github.com/nationtech/harmony-fleet/apis/score"
+	"github.com/nationtech/harmony-fleet/apis/wire"
+)
+
+const (
+	// pullTimeout allows for a large image over a slow link.
+	pullTimeout = 6 * time.Hour
+	// changeTimeout bounds a call that makes or starts something on a slow disk.
+	changeTimeout = 5 * time.Minute
+	// checkSlack is how long podman may take beyond a health check's own timeout.
+	checkSlack = 2 * time.Second
+	// maxTail bounds the log lines that a state quotes, in lines and bytes.
+	tailLines, tailBytes = 5, 600
+	maxOutput            = 600
+)
+
+// Do carries out one step for the device. A step that finds its work done, such
+// as the removal of a container that is gone, succeeds.
+func (c *Client) Do(ctx context.Context, device wire.DeviceID, step reconcile.Step) reconcile.Outcome {
+	var outcome reconcile.Outcome
+	var err error
+	id := step.Container.ID
+	switch step.Action {
+	case reconcile.Pull:
+		err = c.pull(ctx, step.Service.Spec.Image)
+	case reconcile.Create:
+		err = c.create(ctx, device, step)
+	case reconcile.Start:
+		_, err = c.do(ctx, call{doing: "starting " + id, method: http.MethodPost, path: "/containers/%s/start", names: []string{id}, timeout: changeTimeout}, nil)
+	case reconcile.Stop:
+		err = c.stop(ctx, id)
+	case reconcile.Remove:
+		err = c.remove(ctx, step.Container)
+	case reconcile.Check:
+		outcome.Health, err = c.check(ctx, step)
+	case reconcile.Examine:
+		outcome.Exit, err = c.examine(ctx, id)
+	}
+	if err != nil && !errors.As(err, &outcome.Err) {
+		outcome.Err = &reconcile.Failure{Reason: reconcile.ReasonPodmanError, Message: err.Error()}
+	}
+	return outcome
+}
+
+// pull fetches the image unless it is here, and checks that it fits.
+func (c *Client) pull(ctx context.Context, image string) error {
+	here, err := c.exists(ctx, "/images/%s/exists", image)
+	if err != nil {
+		return err
+	}
+	if !here {
+		if err := c.fetch(ctx, image); err != nil {
+			return err
+		}
+	}
+	var found struct{ Architecture, Os string }
+	if _, err := c.do(ctx, call{doing: "looking at image " + image, method: http.MethodGet, path: "/images/%s/json", names: []string{image}}, &found); err != nil {
+		return err
+	}
+	host, err := c.info(ctx)
+	if err != nil {
+		return err
+	}
+	if found.Os != "linux" || !runs(host.Host.Arch, found.Architecture) {
+		return &reconcile.Failure{
+			Reason:  reconcile.ReasonWrongArchitecture,
+			Message: fmt.Sprintf("image %s is for %s/%s, this device is linux/%s", image, found.Os, found.Architecture, host.Host.Arch),
+		}
+	}
+	return nil
+}
+
+// runs reports whether a processor runs programs for another: the 64-bit ones
+// run those of their 32-bit ancestors, if perhaps not every model.
+func runs(host, image string) bool {
+	ancestors := map[string]string{"amd64": "386", "arm64": "arm"}
+	return host == image || ancestors[host] == image
+}
+
+func (c *Client) exists(ctx context.Context, path, name string) (bool, error) {
+	status, err := c.do(ctx, call{doing: "looking for " + name, method: http.MethodGet, path: path, names: []string{name}}, nil)
+	if status == http.StatusNotFound {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// fetch pulls; podman reports progress and errors in one stream of objects.
+func (c *Client) fetch(ctx context.Context, image string) error {
+	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
+	defer cancel()
+	r := call{doing: "pulling " + image, method: http.MethodPost, path: "/images/pull", query: url.Values{"reference": {image}}, timeout: pullTimeout}
+	response, err := c.send(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if !response.IsSuccess() {
+		return pullFailed(response.Process(nil).Error())
+	}
+	complete := false
+	for stream := json.NewDecoder(response.Body); stream.More(); {
+		var report struct {
+			Error string `json:"error"`
+			ID    string `json:"id"`
+		}
+		if err := stream.Decode(&report); err != nil {
+			return failure(r, err)
+		}
+		if report.Error != "" {
+			return pullFailed(report.Error)
+		}
+		complete = complete || report.ID != ""
+	}
+	if !complete {
+		return failure(r, errors.Join(ctx.Err(), errors.New("the answer ended early")))
+	}
+	return nil
+}
+
+// pullFailed keeps the reasons that a pull shares with other steps.
+func pullFailed(text string) *reconcile.Failure {
+	f := &reconcile.Failure{Reason: Reason(text), Message: text}
+	if f.Reason != reconcile.ReasonDiskFull {
+		f.Reason = reconcile.ReasonImagePullFailed
+	}
+	return f
+}
+
+// create makes the container, and before it the named volumes that are missing.
+func (c *Client) create(ctx context.Context, device wire.DeviceID, step reconcile.Step) error {
+	for _, v := range step.Service.Spec.Volumes {
+		if v.Volume == "" {
+			continue
+		}
+		there, err := c.exists(ctx, "/volumes/%s/exists", v.Volume)
+		if err != nil {
+			return err
+		}
+		if there {
+			continue
+		}
+		r := call{doing: "creating volume " + v.Volume, method: http.MethodPost, path: "/volumes/create", body: map[string]string{"Name": v.Volume}, timeout: changeTimeout}
+		if _, err := c.do(ctx, r, nil); err != nil {
+			return err
+		}
+	}
+	spec := specification(device, step)
+	r := call{doing: "creating " + spec.Name, method: http.MethodPost, path: "/containers/create", body: spec, timeout: changeTimeout}
+	_, err := c.do(ctx, r, nil)
+	return err
+}
+
+// inspection is the part of podman's answer that the list does not have.
+type inspection struct {
+	State  struct{ OOMKilled bool }
+	Config struct{ StopTimeout uint }
+}
+
+func (c *Client) inspect(ctx context.Context, id string) (inspection, error) {
+	var i inspection
+	_, err := c.do(ctx, call{doing: "looking at " + id, method: http.MethodGet, path: "/containers/%s/json", names: []string{id}}, &i)
+	return i, err
+}
+
+// stop waits as long as the container was promised when it was made: what is
+// wanted now may not know its service any more.
+func (c *Client) stop(ctx context.Context, id string) error {
+	i, err := c.inspect(ctx, id)
+	if err != nil {
+		return err
+	}
+	grace := time.Duration(i.Config.StopTimeout) * time.Second
+	_, err = c.do(ctx, call{doing: "stopping " + id, method: http.MethodPost, path: "/containers/%s/stop", names: []string{id}, timeout: grace + changeTimeout}, nil)
+	return err
+}
+
+func (c *Client) remove(ctx context.Context, container reconcile.Container) error {
+	query := url.Values{"v": {"true"}} // with its anonymous volumes; named ones stay
+	if container.State == reconcile.Paused || container.State == reconcile.Broken {
+		query.Set("force", "true")
+	}
+	r := call{doing: "removing " + container.ID, method: http.MethodDelete, path: "/containers/%s", names: []string{container.ID}, query: query, timeout: changeTimeout}
+	status, err := c.do(ctx, r, nil)
+	if status == http.StatusNotFound {
+		return nil
+	}
+	return err
+}
+
+// check has podman run the health check and keep its result, where `podman
+// inspect` shows it.
+func (c *Client) check(ctx context.Context, step reconcile.Step) (reconcile.Health, error) {
+	var result struct {
+		Log []struct {
+			ExitCode int
+			Output   string
+		}
+	}
+	timeout := checkTimeout(step.Service.Spec.HealthCheck)
+	r := call{doing: "checking the health of " + step.Container.ID, method: http.MethodGet, path: "/containers/%s/healthcheck", names: []string{step.Container.ID}, timeout: timeout + checkSlack}
+	_, err := c.do(ctx, r, &result)
+	var f *reconcile.Failure
+	if errors.As(err, &f) && f.Reason == reconcile.ReasonPodmanTimeout {
+		return reconcile.Health{TimedOut: true, Output: fmt.Sprintf("no result within %s", timeout)}, nil
+	}
+	if err != nil {
+		return reconcile.Health{}, err
+	}
+	if len(result.Log) == 0 {
+		return reconcile.Health{Output: "podman kept no result"}, nil
+	}
+	last := result.Log[len(result.Log)-1]
+	return reconcile.Health{OK: last.ExitCode == 0, Output: wire.CleanText(last.Output, maxOutput)}, nil
+}
+
+func checkTimeout(check *score.HealthCheck) time.Duration {
+	if check.TimeoutSeconds == 0 {
+		return 5 * time.Second
+	}
+	return time.Duration(check.TimeoutSeconds) * time.Second
+}
+
+// examine asks why the container ended, and what it said last.
+func (c *Client) examine(ctx context.Context, id string) (reconcile.Exit, error) {
+	i, err := c.inspect(ctx, id)
+	if err != nil {
+		return reconcile.Exit{}, err
+	}
+	exit := reconcile.Exit{OOMKilled: i.State.OOMKilled}
+	lines, _, err := c.tail(ctx, id, limits{lines: tailLines, bytes: tailBytes})
+	exit.Tail = strings.Join(slices.DeleteFunc(lines, func(l string) bool { return l == "" }), "; ")
+	return exit, err
+}

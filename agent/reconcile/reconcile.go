@@ -1,0 +1,166 @@
+// Package reconcile decides what to do next with the containers of one
+// Deployment on this device, and what to say of it: a pure function of what is
+// wanted, what is there and what was tried before.
+//
+// Each plan holds at most one step per service, and the next plan is made from
+// what is found after it. So there is no sequence to resume: after a power cut
+// between any two steps the plan made from what is found leads to the same end.
+//
+// The package never does anything itself: no I/O, no clock, no goroutine.
+package reconcile
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+
+	"github.com/nationtech/harmony-fleet/apis/score"
+	"github.com/nationtech/harmony-fleet/apis/wire"
+)
+
+// Key names one service of one Deployment.
+type Key struct {
+	Deployment wire.DeploymentID
+	Service    string
+}
+
+// ContainerName is the name of the container that runs the service with that
+// digest. Names are unique in one podman, which two agents may share, so the
+// device is part of the last eight digits.
+func ContainerName(device wire.DeviceID, key Key, digest score.Digest) string {
+	sum := sha256.Sum256([]byte(string(device) + "/" + string(digest)))
+	return key.Deployment.Token() + "." + key.Service + "-" + hex.EncodeToString(sum[:4])
+}
+
+// ContainerState is the part of podman's container states that matters here.
+type ContainerState string
+
+const (
+	// Created: made, and never started.
+	Created ContainerState = "Created"
+	Running ContainerState = "Running"
+	// Paused: frozen by somebody else; no step does that.
+	Paused ContainerState = "Paused"
+	// Stopping: a stop has begun, and nobody may be waiting for it any more.
+	Stopping ContainerState = "Stopping"
+	Exited   ContainerState = "Exited"
+	// Broken: a removal that did not finish, or a state that podman itself does
+	// not know.
+	Broken ContainerState = "Broken"
+)
+
+// Container is one of this device's containers as podman lists it.
+type Container struct {
+	ID string
+	Key
+	// Digest of the service that it was made from, as its label says: containers
+	// are compared by it and never by reading their settings back.
+	Digest score.Digest
+	State  ContainerState
+	// Created, and the last Started and Exited, in whole seconds. An Exited
+	// before Started means that nobody saw the end: the power was cut.
+	Created, Started, Exited time.Time
+	ExitCode                 int
+}
+
+func (c Container) live() bool { return c.State == Running || c.State == Stopping }
+
+// Wanted is what one Deployment asks for.
+type Wanted struct {
+	// Digest of the whole score.
+	Digest   score.Digest
+	Services []Service
+	// Err is why the score cannot be read; nothing is touched then.
+	Err error
+}
+
+// Service is a service with its own digest.
+type Service struct {
+	Spec   score.Service
+	Digest score.Digest
+}
+
+// Want decodes the canonical bytes of a score.
+func Want(digest score.Digest, canonical []byte) Wanted {
+	decoded, err := score.Decode(canonical)
+	if err != nil {
+		return Wanted{Digest: digest, Err: err}
+	}
+	w := Wanted{Digest: digest}
+	for _, spec := range decoded.PodmanV0.Services {
+		w.Services = append(w.Services, Service{Spec: spec, Digest: spec.Digest()})
+	}
+	return w
+}
+
+// Action is what a step does.
+type Action string
+
+const (
+	// Pull makes sure that the image is here and fits this device.
+	Pull Action = "Pull"
+	// Create makes the container, and named volumes that are missing. It binds no
+	// port, so that the old container goes on meanwhile.
+	Create Action = "Create"
+	// Start starts a container, for the first time or again.
+	Start Action = "Start"
+	// Stop sends SIGTERM and, after the container's own grace period, SIGKILL.
+	Stop Action = "Stop"
+	// Remove deletes a container that does not run.
+	Remove Action = "Remove"
+	// Check runs the health check once.
+	Check Action = "Check"
+	// Examine asks why a container ended.
+	Examine Action = "Examine"
+)
+
+// Step is one thing to do for one service.
+type Step struct {
+	Key
+	Action Action
+	// Container to act on; zero for Pull and Create.
+	Container Container
+	// Service that is wanted; zero when none is.
+	Service Service
+}
+
+// Outcome is what a step brought.
+type Outcome struct {
+	// Err is why it failed; nil when it did not.
+	Err *Failure
+	// Exit is what Examine found.
+	Exit Exit
+	// Health is what Check found.
+	Health Health
+	// Jitter, 0 to 1, spreads the next try after a failure, so that a fleet does
+	// not come back to its registry at once.
+	Jitter float64
+}
+
+// Exit tells how a container ended.
+type Exit struct {
+	OOMKilled bool
+	// Tail is the end of its log.
+	Tail string
+}
+
+// Health is the result of one health check.
+type Health struct {
+	OK bool
+	// Output of the command.
+	Output string
+	// TimedOut says that the command took longer than it may. Not every podman
+	// ends it then.
+	TimedOut bool
+}
+
+// Failure is a failed step, told to people.
+type Failure struct {
+	// Reason is one of the Reason constants.
+	Reason string
+	// Message is the cause in podman's own words.
+	Message string
+}
+
+// Error is the message.
+func (f *Failure) Error() string { return f.Message }
