@@ -13,8 +13,8 @@ import (
 // stored, or nothing. It is at most 1,000 messages: Put, Delete and the manifest.
 type DeviceWrite struct {
 	Device wire.DeviceID
-	// Put and Delete are the keys to write and to delete, in the order of
-	// their tokens. They have no key in common.
+	// Put and Delete are the keys to write and to delete, each in the order of
+	// namespace and name. They have no key in common.
 	Put    []Put
 	Delete []wire.DeploymentID
 	// Manifest to write; it names what is stored after this write.

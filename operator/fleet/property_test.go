@@ -1,0 +1,251 @@
+package fleet
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"pgregory.net/rapid"
+
+	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/wire"
+)
+
+var (
+	drawKey        = rapid.SampledFrom([]string{"env", "zone", "role"})
+	drawValue      = rapid.SampledFrom([]string{"a", "b", "c"})
+	drawDevice     = rapid.Custom(func(t *rapid.T) wire.DeviceID { return wire.DeviceID(fmt.Sprintf("d%d", rapid.IntRange(0, 5).Draw(t, "d"))) })
+	drawDeployment = rapid.Custom(func(t *rapid.T) wire.DeploymentID {
+		return testID(fmt.Sprintf("app%d", rapid.IntRange(0, 4).Draw(t, "a")))
+	})
+	drawPair   = rapid.Custom(func(t *rapid.T) pairKey { return pairKey{drawDevice.Draw(t, "device"), drawDeployment.Draw(t, "deployment")} })
+	drawLabels = rapid.MapOfN(drawKey, drawValue, 0, 3)
+)
+
+var drawSelector = rapid.Custom(func(t *rapid.T) metav1.LabelSelector {
+	s := metav1.LabelSelector{MatchLabels: rapid.MapOfN(drawKey, drawValue, 0, 2).Draw(t, "matchLabels")}
+	for range rapid.IntRange(0, 2).Draw(t, "expressions") {
+		e := metav1.LabelSelectorRequirement{
+			Key: rapid.SampledFrom([]string{"env", "zone", "role", v1alpha1.LabelDeviceID}).Draw(t, "key"),
+			Operator: rapid.SampledFrom([]metav1.LabelSelectorOperator{
+				metav1.LabelSelectorOpIn, metav1.LabelSelectorOpNotIn, metav1.LabelSelectorOpExists, metav1.LabelSelectorOpDoesNotExist,
+			}).Draw(t, "operator"),
+		}
+		if e.Operator == metav1.LabelSelectorOpIn || e.Operator == metav1.LabelSelectorOpNotIn {
+			e.Values = rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c", "d0", "d1"}), 1, 3).Draw(t, "values")
+		}
+		s.MatchExpressions = append(s.MatchExpressions, e)
+	}
+	return s
+})
+
+var drawSpec = rapid.Custom(func(t *rapid.T) Deployment {
+	d := Deployment{ID: drawDeployment.Draw(t, "id"), Selector: drawSelector.Draw(t, "selector")}
+	switch rapid.IntRange(0, 9).Draw(t, "kind") {
+	case 0:
+		d.Paused = true
+	case 1:
+		d.Invalid = "the image is missing"
+		return d
+	case 2:
+		d.Deleting = true
+	}
+	d.Score, d.Digest = testScore(rapid.IntRange(0, 2).Draw(t, "version"))
+	return d
+})
+
+var drawState = rapid.Custom(func(t *rapid.T) *wire.DeviceState {
+	phase := rapid.SampledFrom([]wire.Phase{"", wire.PhasePending, wire.PhaseSucceeded, wire.PhaseSucceeded, wire.PhaseFailed}).Draw(t, "phase")
+	if phase == "" {
+		return nil
+	}
+	s := &wire.DeviceState{Phase: phase, Reason: "Reason", Message: rapid.SampledFrom([]string{"x", "y"}).Draw(t, "message")}
+	_, s.Digest = testScore(rapid.IntRange(0, 2).Draw(t, "version"))
+	return s
+})
+
+// events are what may happen around a Fleet at any time.
+func (w *world) events(random *rand.Rand) map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"set device":        func(t *rapid.T) { w.setDevice(drawDevice.Draw(t, "id"), drawLabels.Draw(t, "labels")) },
+		"set deployment":    func(t *rapid.T) { w.setDeployment(drawSpec.Draw(t, "spec")) },
+		"report":            func(t *rapid.T) { w.report(drawPair.Draw(t, "pair"), drawState.Draw(t, "state")) },
+		"report again":      func(t *rapid.T) { w.report(drawPair.Draw(t, "pair"), drawState.Draw(t, "state")) },
+		"remove device":     func(t *rapid.T) { w.removeDevice(drawDevice.Draw(t, "id")) },
+		"remove deployment": func(t *rapid.T) { w.removeDeployment(drawDeployment.Draw(t, "id")) },
+		"see everything again": func(t *rapid.T) {
+			for id, r := range w.devices {
+				w.f.SetDevice(id, r.labels, r.conditions)
+			}
+			for _, d := range w.deployments {
+				w.f.SetDeployment(*d)
+			}
+		},
+		"heartbeat": func(t *rapid.T) {
+			id := drawDevice.Draw(t, "id")
+			h := wire.Heartbeat{Session: rapid.SampledFrom([]string{"0000000a", "0000000b", "0000000c"}).Draw(t, "session")}
+			if s := w.store[id]; s != nil && s.manifest != nil && rapid.Bool().Draw(t, "current") {
+				h.Generation = s.manifest.Generation
+			} else if rapid.IntRange(0, 9).Draw(t, "odd") == 0 {
+				h.Generation = rapid.Uint64Range(0, 40).Draw(t, "generation")
+			}
+			w.heartbeat(id, h)
+		},
+		"time passes": func(t *rapid.T) { w.now = w.now.Add(time.Duration(rapid.IntRange(1, 120).Draw(t, "s")) * time.Second) },
+		"states are replayed": func(t *rapid.T) {
+			w.f.ResetStates()
+			w.checkQuiet(t)
+			for k, r := range w.states {
+				w.f.ObserveState(k.device, k.deployment, &r.state, r.at)
+			}
+			w.f.Converge()
+		},
+		"store is read again": func(t *rapid.T) { w.reload(t, random) },
+		"store is lost": func(t *rapid.T) {
+			clear(w.store)
+			w.reload(t, random)
+		},
+		"operator restarts": func(t *rapid.T) { w.restart(random) },
+	}
+}
+
+func (w *world) reload(t tester, random *rand.Rand) {
+	w.f.ResetStored()
+	w.checkQuiet(t)
+	events := w.storeEvents(w.f)
+	random.Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
+	for _, event := range events {
+		event()
+	}
+	w.f.Converge()
+}
+
+// effects are partly carried out, or fail, or are stored although they failed.
+func (w *world) effects() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"write": func(t *rapid.T) {
+			for _, dw := range w.f.TakeWrites(rapid.IntRange(1, 20).Draw(t, "messages")) {
+				outcome := rapid.SampledFrom([]string{"stored", "lost", "unknown"}).Draw(t, "outcome")
+				if outcome != "lost" {
+					w.land(t, dw)
+				}
+				w.f.Written(dw, outcome == "stored")
+			}
+		},
+		"patch statuses": func(t *rapid.T) {
+			for _, p := range w.f.TakeStatus(w.now, rapid.IntRange(1, 3).Draw(t, "limit")) {
+				ok := rapid.Bool().Draw(t, "ok")
+				if ok {
+					w.patchStatus(p)
+				}
+				w.f.StatusWritten(p, ok)
+			}
+		},
+		"patch devices": func(t *rapid.T) {
+			for _, p := range w.f.TakeDevices(w.now, rapid.IntRange(1, 3).Draw(t, "limit")) {
+				ok := rapid.Bool().Draw(t, "ok")
+				if ok {
+					w.patchDevice(p)
+				}
+				w.f.DeviceWritten(p, ok)
+			}
+		},
+		"confirm unowned": func(t *rapid.T) {
+			for _, id := range w.f.Unowned() {
+				w.confirmed[id] = true
+				w.f.ConfirmGone(id)
+			}
+		},
+	}
+}
+
+// drawStore puts something into the broker's store that another operator left.
+func (w *world) drawStore(t *rapid.T) {
+	for range rapid.IntRange(0, 4).Draw(t, "stored") {
+		k := drawPair.Draw(t, "pair")
+		s := w.shelf(k.device)
+		if s.manifest == nil {
+			s.manifest = &wire.Manifest{Generation: rapid.Uint64Range(1, 9).Draw(t, "generation"), Deployments: map[string]wire.ManifestEntry{}}
+		}
+		_, digest := testScore(rapid.IntRange(0, 2).Draw(t, "version"))
+		if rapid.IntRange(0, 3).Draw(t, "orphan") > 0 {
+			s.manifest.Deployments[k.deployment.Token()] = wire.ManifestEntry{Revision: 1, Digest: digest}
+		}
+		s.keys[k.deployment] = digest
+	}
+}
+
+// TestAnyOrder is the property that everything else leans on: whatever happens,
+// in whatever order, counters are equal to a recount after every event; when the
+// effects have been carried out the store and the statuses are what brute force
+// says; and an operator that is started then, and reads everything in another
+// order, has nothing to do.
+func TestAnyOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
+		w := newWorld()
+		w.drawStore(t)
+		actions := w.events(random)
+		early := rapid.IntRange(0, 10).Draw(t, "before Converge")
+		for range early {
+			actions[rapid.SampledFrom([]string{"set device", "set deployment", "report", "heartbeat"}).Draw(t, "event")](t)
+			w.checkQuiet(t)
+		}
+		for _, event := range w.storeEvents(w.f) {
+			event()
+		}
+		w.f.Converge()
+		for name, effect := range w.effects() {
+			actions[name] = effect
+		}
+		actions[""] = func(t *rapid.T) { w.checkCounters(t) }
+		t.Repeat(actions)
+
+		w.settle(t, rapid.Bool().Draw(t, "confirm"))
+		w.checkCounters(t)
+		w.checkSettled(t)
+		w.checkQuiet(t)
+		w.restart(random)
+		w.checkCounters(t)
+		w.checkQuiet(t)
+	})
+}
+
+// TestIndex holds the index against Kubernetes' own selectors, both ways: the
+// devices of a selector, and the selectors of a device.
+func TestIndex(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld()
+		for id, has := range rapid.MapOfN(drawDevice, drawLabels, 0, 6).Draw(t, "devices") {
+			w.setDevice(id, has)
+		}
+		selector := drawSelector.Draw(t, "selector")
+		got, err := w.f.Matches(selector)
+		reference, wantErr := metav1.LabelSelectorAsSelector(&selector)
+		if (err != nil) != (wantErr != nil) {
+			t.Fatalf("%+v: error %v, want %v", selector, err, wantErr)
+		}
+		if err != nil || len(selector.MatchLabels)+len(selector.MatchExpressions) == 0 {
+			reference = labels.Nothing()
+		}
+		found := map[wire.DeviceID]bool{}
+		for _, id := range got {
+			found[id] = true
+		}
+		for id, r := range w.devices {
+			has := labels.Set{v1alpha1.LabelDeviceID: string(id)}
+			for k, v := range r.labels {
+				has[k] = v
+			}
+			if want := reference.Matches(has); found[id] != want {
+				t.Fatalf("%+v on %v: %v, want %v", selector, has, found[id], want)
+			}
+		}
+		if len(w.f.index.always) > 0 {
+			t.Fatalf("a selector that asked once was filed")
+		}
+	})
+}
