@@ -1,0 +1,50 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/wire"
+)
+
+// maxAge is when a status counts as lost.
+const maxAge = time.Minute
+
+// probe turns one pair from succeeded to failed and back, at random times, and
+// measures each time how long after the acknowledgement of the state the status
+// with it arrives at a watch. Its Deployment has no other writes, so that the
+// status tells which write it reports.
+func (r *run) probe(ctx context.Context, n int) (ages []time.Duration, err error) {
+	j := r.plan.pairs[n].deployment
+	random := rand.New(rand.NewPCG(r.Seed, uint64(n)+1))
+	phases := []wire.Phase{wire.PhaseSucceeded, wire.PhaseFailed}
+	for turn := 0; ; turn++ {
+		if pause(ctx, time.Duration(random.Int64N(int64(2*time.Second)))) != nil {
+			return ages, nil
+		}
+		phase := phases[turn%2]
+		seen := r.watcher.expect(r.plan.deployments[j].id.Name, func(a v1alpha1.Aggregate) bool {
+			return (phase == wire.PhaseFailed) == (a.Failed == 1) && (phase == wire.PhaseSucceeded) == (a.Succeeded == 1)
+		})
+		ack, err := r.sim.writeState(n, truth{phase: phase, current: true})
+		if err != nil {
+			return ages, err
+		}
+		var acked time.Time
+		select {
+		case <-ack.Ok():
+			acked = time.Now()
+		case err := <-ack.Err():
+			return ages, err
+		}
+		select {
+		case at := <-seen:
+			ages = append(ages, max(0, at.Sub(acked)))
+		case <-time.After(maxAge):
+			return ages, fmt.Errorf("no status of %s with a state that was acknowledged %s ago", r.plan.deployments[j].id, maxAge)
+		}
+	}
+}
