@@ -2,7 +2,9 @@ package bus_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -146,7 +148,38 @@ func TestFollowBeginsAgainWithANewStream(t *testing.T) {
 	}
 }
 
-// TestFollowOfAHeartbeatBucket restarts the broker under a bucket in memory: it
+// TestFollowBeginsAgainWithAShorterStream gives the broker a store back that is
+// older than what was followed, as a restored backup or a power cut does.
+func TestFollowBeginsAgainWithAShorterStream(t *testing.T) {
+	dir, backup := t.TempDir(), t.TempDir()
+	b := startBroker(t, broker.Options{Dir: dir})
+	_, js := raw(t, b)
+	put(t, js, states, "a.x.y", "1")
+	b.Stop()
+	if err := os.CopyFS(backup, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, js = raw(t, b)
+	put(t, js, states, "b.x.y", "1", "c.x.y", "1")
+	r := follow(t, connect(t, b), states)
+	r.wait(t, "the replay", func() bool { return r.caughtUp == 1 && len(r.values) == 3 })
+	b.Stop()
+	if err := errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS(backup))); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.wait(t, "the replay of the old store", func() bool { return r.caughtUp == 2 })
+	if diff := cmp.Diff(map[string]string{"a.x.y": "1"}, r.values); diff != "" {
+		t.Errorf("values after the second reset (-want +got):\n%s", diff)
+	}
+}
+
+// TestFollowOfABucketInMemory restarts the broker under a bucket in memory: it
 // comes back as another, empty stream.
 func TestFollowOfABucketInMemory(t *testing.T) {
 	b := startBroker(t, broker.Options{})
@@ -163,6 +196,7 @@ func TestFollowOfABucketInMemory(t *testing.T) {
 // TestFollowStaysQuiet follows a bucket without writes for longer than a pull
 // request lasts: nothing may be taken for a failure.
 func TestFollowStaysQuiet(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, broker.Options{})
 	_, js := raw(t, b)
 	put(t, js, states, "a.x.y", "1")
@@ -237,7 +271,7 @@ func fill(t testing.TB, nc *nats.Conn, keys int) {
 	}
 	value := []byte(strings.Repeat("x", 250))
 	for i := range keys {
-		if _, err := js.PublishAsync(states.Subject(fmt.Sprintf("device-%06d.default.web", i)), value); err != nil {
+		if _, err := js.PublishAsync(states.Subject(fmt.Sprintf("device-%06d.default.web", i)), value, jetstream.WithStallWait(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 	}
