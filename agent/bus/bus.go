@@ -1,0 +1,284 @@
+// Package bus is the agent's side of NATS, and the only package of the agent
+// that imports its client. It keeps one connection, reads the device's desired
+// state and hands it on once it is verified, writes what the device has to say
+// until the broker has acknowledged it, sends heartbeats, and answers commands.
+//
+// It decides nothing about workloads, and an answer that is missing, malformed
+// or old never makes it hand on less than what is held already.
+package bus
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/nats-io/nats.go"
+
+	"github.com/nationtech/harmony-fleet/agent/store"
+	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/wire"
+)
+
+// Workloads is where the desired state goes.
+type Workloads interface {
+	// Desired is what is held.
+	Desired() store.Desired
+	// Apply replaces it, and returns once that survives a power cut.
+	Apply(store.Desired) error
+}
+
+// Handler answers one command. An error becomes a CommandError of the reply;
+// a *wire.CommandError keeps its reason.
+type Handler func(ctx context.Context, request []byte) (reply []byte, err error)
+
+// Target says which broker to connect to and as which device.
+type Target struct {
+	Device      wire.DeviceID
+	NATS        v1alpha1.NATSSection
+	Credentials v1alpha1.Credentials
+}
+
+// Options of a Bus; all are needed.
+type Options struct {
+	Target
+	// Session of this process, as in its heartbeats.
+	Session   string
+	Workloads Workloads
+	Commands  map[wire.Verb]Handler
+	// Connection is told of each change: the broker's address when connected,
+	// and else the problem. It must not block.
+	Connection func(server string, problem error)
+	Log        logr.Logger
+}
+
+// Bus is the connection to the broker and what has to be said over it.
+type Bus struct {
+	Options
+	timing timing
+	outbox outbox
+	// problem is the last one logged and connections how many there were; only
+	// Run's goroutine uses them.
+	problem     string
+	connections int
+}
+
+// timing is what tests shorten.
+type timing struct {
+	// heartbeat is sent once per interval, plus or minus a tenth.
+	heartbeat time.Duration
+	// reconnect bounds the first wait for a new connection and reconnectMax the
+	// later ones; each is drawn between 0 and its bound, so that a fleet that
+	// lost its broker does not come back in step.
+	reconnect, reconnectMax time.Duration
+	// reassert bounds the wait after a reconnect until all states are written
+	// once more.
+	reassert time.Duration
+	// audit is the shortest time between two reads of the manifest that nothing
+	// asked for; the longest is three times that.
+	audit time.Duration
+	// hint bounds the wait between a hint and the read that it causes: one
+	// change of a Deployment wakes every device that it matches.
+	hint time.Duration
+	// retry is the first wait after a failed read or write, doubled up to
+	// retryMax.
+	retry, retryMax time.Duration
+	// request bounds one request to the broker.
+	request time.Duration
+}
+
+// stable is how long a connection must have lasted for the next loss of it to
+// count as the first.
+const stable = time.Minute
+
+// New returns a Bus that connects when it is run.
+func New(options Options) *Bus {
+	return &Bus{
+		Options: options,
+		outbox:  newOutbox(),
+		timing: timing{
+			heartbeat: wire.HeartbeatInterval,
+			reconnect: 2 * time.Second, reconnectMax: 30 * time.Second,
+			reassert: 5 * time.Second,
+			audit:    5 * time.Minute,
+			hint:     50 * time.Millisecond,
+			retry:    200 * time.Millisecond, retryMax: time.Minute,
+			request: 10 * time.Second,
+		},
+	}
+}
+
+// PutInfo writes what the device is, as soon as the broker can be reached.
+func (b *Bus) PutInfo(info wire.DeviceInfo) error {
+	payload, err := info.Encode()
+	if err != nil {
+		return err
+	}
+	b.outbox.put(wire.DeviceInfos.Subject(wire.DeviceKey(b.Device)), payload)
+	return nil
+}
+
+// PutState writes how a Deployment does, as soon as the broker can be reached;
+// nil says that nothing of it is left here. Of several states of one Deployment
+// the last one is written.
+func (b *Bus) PutState(deployment wire.DeploymentID, state *wire.DeviceState) error {
+	subject := wire.DeviceStates.Subject(wire.DeploymentKey(b.Device, deployment))
+	if state == nil {
+		b.outbox.put(subject, nil)
+		return nil
+	}
+	payload, err := state.Encode()
+	if err != nil {
+		return err
+	}
+	b.outbox.put(subject, payload)
+	return nil
+}
+
+// Run keeps a connection until ctx ends. It returns nothing before that: what
+// fails is logged once, told to Connection, and tried again for ever.
+func (b *Bus) Run(ctx context.Context) {
+	for attempt := 0; ; attempt++ {
+		started := time.Now()
+		err := b.connection(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(started) > stable {
+			attempt = 0
+		}
+		delay := fullJitter(attempt, b.timing.reconnect, b.timing.reconnectMax)
+		b.Connection("", err)
+		if problem := err.Error(); problem != b.problem {
+			b.problem = problem
+			b.Log.Error(err, "broker is not reachable, trying again until it is", "next", delay)
+		}
+		if !sleep(ctx, delay) {
+			return
+		}
+	}
+}
+
+// connection is one connection from its start to its end, which is an error
+// unless ctx ended it.
+func (b *Bus) connection(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	closed := make(chan error, 1)
+	nc, err := dial(ctx, b.Target,
+		nats.ErrorHandler(b.asyncError),
+		nats.ClosedHandler(func(nc *nats.Conn) { closed <- nc.LastError() }))
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	b.connections++
+	s := &session{
+		Bus: b, nc: nc, number: b.connections,
+		// A hint that finds the channel full changes nothing: the ones before it
+		// cause a read already.
+		hints:    make(chan *nats.Msg, 8),
+		commands: make(chan *nats.Msg, 2*maxCommands),
+	}
+	if err := s.subscribe(); err != nil {
+		return explain(b.Target, err)
+	}
+	b.Connection(nc.ConnectedUrlRedacted(), nil)
+	b.problem = ""
+	b.Log.Info("connected to the broker", "url", nc.ConnectedUrlRedacted(), "version", nc.ConnectedServerVersion())
+
+	var work sync.WaitGroup
+	work.Go(func() { s.beat(ctx) })
+	work.Go(func() { s.follow(ctx) })
+	work.Go(func() { s.deliver(ctx) })
+	work.Go(func() { s.answer(ctx, &work) })
+	select {
+	case <-ctx.Done():
+	case err = <-closed:
+		err = explain(b.Target, lost(err))
+	}
+	cancel()
+	work.Wait()
+	return err
+}
+
+// session is one connection and what arrives over it.
+type session struct {
+	*Bus
+	nc *nats.Conn
+	// number of this connection, from 1.
+	number   int
+	hints    chan *nats.Msg
+	commands chan *nats.Msg
+}
+
+// subscribe listens before anything is read, so that no change falls between.
+func (s *session) subscribe() error {
+	for subject, messages := range subscriptions(s.Device, s.hints, s.commands) {
+		if _, err := s.nc.ChanSubscribe(subject, messages); err != nil {
+			return fmt.Errorf("subscribing to %q: %w", subject, err)
+		}
+	}
+	if err := s.nc.FlushTimeout(s.timing.request); err != nil {
+		return fmt.Errorf("subscribing: %w", err)
+	}
+	return nil
+}
+
+// subscriptions are all that a device listens to. Hints are those of the
+// manifest alone: it is written with every other key, and names them all.
+func subscriptions(id wire.DeviceID, hints, commands chan *nats.Msg) map[string]chan *nats.Msg {
+	return map[string]chan *nats.Msg{
+		wire.DesiredHint(wire.DeviceKey(id)): hints,
+		wire.CommandSubjects(id):             commands,
+	}
+}
+
+// beat sends heartbeats, the first at once. They are not acknowledged: the next
+// one repairs the loss of one.
+func (s *session) beat(ctx context.Context) {
+	subject := wire.DeviceHeartbeats.Subject(wire.DeviceKey(s.Device))
+	for {
+		beat := wire.Heartbeat{Session: s.Session, Generation: s.Workloads.Desired().Generation}
+		payload, err := beat.Encode()
+		if err == nil {
+			err = s.nc.Publish(subject, payload)
+		}
+		if err != nil {
+			s.Log.V(1).Info("heartbeat not sent", "problem", err.Error())
+		}
+		if !sleep(ctx, jittered(s.timing.heartbeat)) {
+			return
+		}
+	}
+}
+
+// jittered is d plus or minus a tenth.
+func jittered(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1)
+}
+
+// fullJitter is a random wait between 0 and a bound that doubles with each
+// attempt, from first up to most.
+func fullJitter(attempt int, first, most time.Duration) time.Duration {
+	return rand.N(doubled(attempt, first, most) + 1)
+}
+
+// doubled is first, doubled attempt times, and at most most.
+func doubled(attempt int, first, most time.Duration) time.Duration {
+	return min(first<<min(attempt, 16), most)
+}
+
+// sleep waits for d; it is false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,132 @@
+package bus
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/nationtech/harmony-fleet/apis/wire"
+)
+
+// connectTimeout bounds one attempt to connect to one server, with the TLS
+// handshake and the login: an auth callout may ask others first.
+const connectTimeout = 10 * time.Second
+
+// dial connects once. It does not let the client reconnect by itself: a new
+// connection begins with a password that is read anew, with a full read of the
+// desired state and with every failure told, which the client's own reconnects
+// leave out in part.
+func dial(ctx context.Context, to Target, more ...nats.Option) (*nats.Conn, error) {
+	password, err := password(to)
+	if err != nil {
+		return nil, err
+	}
+	options := append([]nats.Option{
+		nats.Name("fleet-agent " + string(to.Device)),
+		nats.UserInfo(to.Credentials.User, password),
+		nats.CustomInboxPrefix(wire.InboxPrefix(to.Device)),
+		nats.NoReconnect(),
+		nats.Timeout(connectTimeout),
+		nats.SetCustomDialer(dialer{ctx}),
+		// One unanswered ping ends the connection, so a dead link is noticed
+		// within two heartbeats.
+		nats.PingInterval(wire.HeartbeatInterval),
+		nats.MaxPingsOutstanding(1),
+	}, more...)
+	if file := to.NATS.CAFile; file != "" {
+		options = append(options, nats.RootCAs(file))
+	}
+	nc, err := nats.Connect(strings.Join(to.NATS.URLs, ","), options...)
+	if err != nil {
+		return nil, explain(to, err)
+	}
+	return nc, nil
+}
+
+// password reads the password file at each connect: it may have been renewed.
+func password(to Target) (string, error) {
+	file := to.Credentials.PasswordFile
+	if file == "" {
+		return to.Credentials.Password, nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("reading [credentials] password_file: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+// dialer ends a connection with its context, also one that hangs in a handshake.
+type dialer struct{ ctx context.Context }
+
+// Dial connects within connectTimeout.
+func (d dialer) Dial(network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(d.ctx, connectTimeout)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(d.ctx, func() { _ = conn.Close() })
+	return conn, nil
+}
+
+// lost is why a connection ended.
+func lost(err error) error {
+	return fmt.Errorf("connection lost: %w", cmp.Or(err, nats.ErrConnectionClosed))
+}
+
+// explain says what a failed connection means and what to do about it, for a
+// person who has the agent's configuration in front of them.
+func explain(to Target, err error) error {
+	urls := strings.Join(to.NATS.URLs, ", ")
+	var (
+		dns       *net.DNSError
+		network   net.Error
+		authority x509.UnknownAuthorityError
+		hostname  x509.HostnameError
+		invalid   x509.CertificateInvalidError
+	)
+	switch {
+	case errors.Is(err, nats.ErrAuthorization):
+		return fmt.Errorf("the broker at %s refused the login of user %q: wrong user or password; check [credentials]: %w", urls, to.Credentials.User, err)
+	case errors.Is(err, nats.ErrNoServers):
+		return fmt.Errorf("nothing listens at %s; check [nats] urls and whether the broker runs: %w", urls, err)
+	case errors.As(err, &dns):
+		return fmt.Errorf("the host name of %s cannot be resolved; check [nats] urls and the device's DNS: %w", urls, err)
+	case errors.As(err, &authority):
+		return fmt.Errorf("the broker's certificate is signed by nobody whom this device trusts; set [nats] ca_file: %w", err)
+	case errors.As(err, &hostname):
+		return fmt.Errorf("the broker's certificate is for another host; write the host as the certificate has it in [nats] urls: %w", err)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fmt.Errorf("the broker's certificate is not valid at this time; check the device's clock, then the certificate: %w", err)
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		return fmt.Errorf("the broker at %s offers no TLS; it has to, or [nats] urls and ca_file must not ask for it: %w", urls, err)
+	case errors.Is(err, nats.ErrPermissionViolation):
+		return fmt.Errorf("the broker let the device in and refused what it needs; its permissions must be those of device %q: %w", to.Device, err)
+	case errors.Is(err, nats.ErrTimeout), errors.As(err, &network) && network.Timeout():
+		return fmt.Errorf("the broker at %s does not answer; check the network and firewalls between: %w", urls, err)
+	}
+	return fmt.Errorf("broker at %s: %w", urls, err)
+}
+
+// asyncError logs what the client reports on its own. A refused request shows to
+// its sender as a time-out, and only here as what it is.
+func (b *Bus) asyncError(_ *nats.Conn, _ *nats.Subscription, err error) {
+	switch {
+	case errors.Is(err, nats.ErrPermissionViolation):
+		b.Log.Error(err, "broker refused a subject: the permissions of this device are not what the agent needs")
+	case errors.Is(err, nats.ErrSlowConsumer):
+		b.Log.V(1).Info("messages came faster than they are handled, some were dropped")
+	default:
+		b.Log.Error(err, "broker reported an error")
+	}
+}
