@@ -1,0 +1,155 @@
+// Command fleet-operator runs in the cluster: it matches Deployments to Devices,
+// writes what each device shall run to NATS, and reports how they do. It reads
+// its flags and its configuration file, and package operator does the rest.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/yaml"
+
+	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+	"github.com/nationtech/harmony-fleet/operator"
+)
+
+// version is set by the linker in releases.
+var version string
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fleet-operator:", err)
+		os.Exit(1)
+	}
+}
+
+const help = `fleet-operator is the part of Harmony Fleet that runs in the Kubernetes cluster.
+
+It watches Deployments and Devices (fleet.nationtech.io), writes what each device
+shall run to NATS JetStream, and reports in each Deployment's status how its
+devices do. Several replicas may run: the one that holds the Lease works.
+
+The configuration is a YAML file; what it leaves out has a default:
+
+%s
+Probes:  /healthz and /readyz at probeAddress. /readyz?verbose tells on which
+         check it fails, and the log says why: the custom resource definitions
+         are not those of this release, or the broker's streams are not fit.
+Metrics: /metrics at metricsAddress; names begin with fleet_.`
+
+func command() *cobra.Command {
+	var configFile, kubeconfig string
+	cmd := &cobra.Command{
+		Use:           "fleet-operator --config FILE",
+		Short:         "Run the fleet's operator",
+		Long:          fmt.Sprintf(help, indent(example())),
+		Args:          cobra.NoArgs,
+		Version:       buildVersion(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := readConfig(configFile)
+			if err != nil {
+				return err
+			}
+			kube, err := kubeConfig(kubeconfig)
+			if err != nil {
+				return err
+			}
+			log := newLogger(cmd.ErrOrStderr(), c.LogLevel)
+			return operator.Run(cmd.Context(), kube, c, operator.Options{Log: log, Version: buildVersion()})
+		},
+	}
+	cmd.Flags().StringVar(&configFile, "config", "/etc/fleet-operator/config.yaml", "configuration `file`")
+	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig `file`; without it, $KUBECONFIG or the pod's service account is used")
+	return cmd
+}
+
+// readConfig reads the file over the defaults. Errors name the file and the field.
+func readConfig(file string) (config.OperatorConfig, error) {
+	c := config.OperatorDefaults()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return c, fmt.Errorf("reading the configuration: %w", err)
+	}
+	if err := yaml.UnmarshalStrict(data, &c); err != nil {
+		return c, fmt.Errorf("configuration %s: %w", file, err)
+	}
+	if err := c.Validate(); err != nil {
+		return c, fmt.Errorf("configuration %s: %w", file, err)
+	}
+	return c, nil
+}
+
+// kubeConfig finds the cluster: the flag, $KUBECONFIG, or the pod's own account.
+func kubeConfig(file string) (*rest.Config, error) {
+	if file == "" && os.Getenv(clientcmd.RecommendedConfigPathEnvVar) == "" {
+		c, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("finding the cluster: not in a pod, and neither --kubeconfig nor $KUBECONFIG is set: %w", err)
+		}
+		return c, nil
+	}
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = file
+	c, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("reading the kubeconfig: %w", err)
+	}
+	return c, nil
+}
+
+// newLogger writes JSON lines; the libraries' own messages go the same way.
+func newLogger(to io.Writer, level string) logr.Logger {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		l = slog.LevelInfo // Validate has refused unknown levels already
+	}
+	log := logr.FromSlogHandler(slog.NewJSONHandler(to, &slog.HandlerOptions{Level: l}))
+	ctrl.SetLogger(log)
+	klog.SetLogger(log.WithName("client"))
+	return log
+}
+
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+// example is a configuration with the defaults and the fields that have none.
+func example() string {
+	c := config.OperatorDefaults()
+	c.NATS.URLs = []string{"tls://nats.fleet-system.svc:4222"}
+	c.Credentials = config.Credentials{Type: config.CredentialPassword, User: "operator", PasswordFile: "/etc/fleet-operator/password"}
+	data, err := yaml.Marshal(c)
+	if err != nil {
+		panic(errors.Join(errors.New("encoding the defaults"), err)) // strings and numbers alone
+	}
+	return string(data)
+}
+
+func indent(text string) string {
+	return "  " + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n  ") + "\n"
+}

@@ -1,0 +1,296 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/nationtech/harmony-fleet/apis/score"
+	"github.com/nationtech/harmony-fleet/apis/wire"
+	"github.com/nationtech/harmony-fleet/operator/bus"
+	"github.com/nationtech/harmony-fleet/operator/fleet"
+)
+
+const (
+	// batchMessages is how many messages are handed to the broker's adapter at
+	// once; it makes several atomic batches of them.
+	batchMessages = 4000
+	// callTimeout bounds one exchange with the broker or the API server.
+	callTimeout = 20 * time.Second
+	// auditSample is how many Deployments one audit recounts.
+	auditSample = 100
+)
+
+// retry is the pause after failures of the broker: 250 ms, doubling to 10 s, with
+// jitter so that operators do not come in step.
+func retry() wait.Backoff {
+	return wait.Backoff{Duration: 250 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 7, Cap: 10 * time.Second}
+}
+
+// awaitFit waits until the broker is fit for the fleet and says meanwhile why it
+// is not. It returns false when ctx ends.
+func (e *Engine) awaitFit(ctx context.Context, conn *bus.Conn) bool {
+	for backoff := retry(); ; {
+		if e.verify(ctx, conn) == nil {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(backoff.Step()):
+		}
+	}
+}
+
+// verify checks the broker and keeps what is wrong for readiness and people; it
+// is logged when it is another problem than before. A broker that was fit and is
+// out of reach now is not unfit.
+func (e *Engine) verify(ctx context.Context, conn *bus.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	problem := conn.Verify(ctx)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.problem == nil && errors.Is(problem, bus.ErrDisconnected) {
+		return problem
+	}
+	if problem != nil && ctx.Err() == nil && (e.problem == nil || problem.Error() != e.problem.Error()) {
+		e.o.Log.Error(problem, "the broker is not fit for use")
+	}
+	e.problem = problem
+	return problem
+}
+
+// store keeps the desired-state bucket as the core wants it. One goroutine does
+// all of it, so that loads and writes never meet.
+type store struct {
+	e    *Engine
+	conn *bus.Conn
+
+	connection int64           // the connection that was verified and compared last
+	state      bus.StreamState // the stream as it was after the last load or write
+	written    bool            // something was written since state was read
+	loaded     bool
+	auditDue   bool
+}
+
+func newStore(e *Engine, conn *bus.Conn) *store { return &store{e: e, conn: conn} }
+
+func (s *store) run(ctx context.Context) {
+	audit := time.NewTicker(time.Duration(s.e.o.Config.AuditInterval))
+	defer audit.Stop()
+	backoff := retry()
+	for ctx.Err() == nil {
+		if err := s.step(ctx); err != nil && ctx.Err() == nil {
+			pause := backoff.Step()
+			s.e.o.Log.Info("desired state is not written; trying again", "reason", err.Error(), "pause", pause)
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+			continue
+		}
+		backoff = retry()
+		select {
+		case <-ctx.Done():
+		case <-s.e.wake:
+		case <-audit.C:
+			s.auditDue = true
+		}
+	}
+}
+
+// step brings the bucket up to date: after a new connection it checks whether the
+// broker is still the one that is remembered, and loads the bucket when not.
+func (s *store) step(ctx context.Context) error {
+	if current := s.e.connections.Load(); current != s.connection {
+		if err := s.compare(ctx); err != nil {
+			return err
+		}
+		s.connection = current
+	}
+	if !s.loaded {
+		if err := s.load(ctx); err != nil {
+			return err
+		}
+	}
+	if _, err := s.flush(ctx); err != nil {
+		return err
+	}
+	if s.auditDue {
+		s.auditDue = false
+		return s.audit(ctx)
+	}
+	return nil
+}
+
+// compare looks at the broker after a new connection. A stream that is younger or
+// shorter than remembered has lost something; so may one that was written to
+// since it was last looked at.
+func (s *store) compare(ctx context.Context) error {
+	if err := s.e.verify(ctx, s.conn); err != nil {
+		return err
+	}
+	if !s.loaded {
+		return nil
+	}
+	state, err := s.look(ctx)
+	if err != nil {
+		return err
+	}
+	if s.written || !state.Created.Equal(s.state.Created) || state.LastSequence < s.state.LastSequence {
+		s.e.o.Log.Info("the broker's store may have lost desired state; reading it again",
+			"sequence", state.LastSequence, "remembered", s.state.LastSequence)
+		s.loaded = false
+	}
+	return nil
+}
+
+func (s *store) look(ctx context.Context) (bus.StreamState, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return s.conn.State(ctx, wire.DesiredState)
+}
+
+// load replaces what the core believes stored by what is stored.
+func (s *store) load(ctx context.Context) error {
+	s.e.replaying(storedSource, (*fleet.Fleet).ResetStored)
+	state, err := s.conn.Snapshot(ctx, wire.DesiredState, s.entry)
+	if err != nil {
+		return fmt.Errorf("reading desired state: %w", err)
+	}
+	s.state, s.loaded, s.written = state, true, false
+	s.e.replayed(storedSource)
+	return nil
+}
+
+// entry tells the core of one stored manifest or score.
+func (s *store) entry(entry bus.Entry) {
+	if entry.Deleted {
+		return
+	}
+	if id, dep, err := wire.ParseDeploymentKey(entry.Key); err == nil {
+		digest := score.DigestOf(entry.Value)
+		s.e.mu.Lock()
+		s.e.core.LoadStored(id, dep, digest)
+		s.e.mu.Unlock()
+		return
+	}
+	id, err := wire.ParseDeviceKey(entry.Key)
+	if err != nil {
+		s.e.poison.found(wire.DesiredState, entry.Key, err)
+		return
+	}
+	manifest, err := wire.DecodeManifest(entry.Value)
+	if err != nil {
+		s.e.poison.found(wire.DesiredState, entry.Key, err)
+		return
+	}
+	s.e.mu.Lock()
+	s.e.core.LoadManifest(id, manifest)
+	s.e.mu.Unlock()
+}
+
+// flush writes until nothing is to be written and returns how many devices it
+// wrote for.
+func (s *store) flush(ctx context.Context) (devices int, err error) {
+	for {
+		s.e.mu.Lock()
+		writes := s.e.core.TakeWrites(batchMessages)
+		s.e.mu.Unlock()
+		if len(writes) == 0 {
+			break
+		}
+		s.written = true
+		if err := s.write(ctx, writes); err != nil {
+			return devices, err
+		}
+		devices += len(writes)
+	}
+	if !s.written {
+		return devices, nil
+	}
+	state, err := s.look(ctx)
+	if err == nil && s.e.connections.Load() == s.connection {
+		s.state, s.written = state, false
+	}
+	return devices, err
+}
+
+// write stores a batch and tells the core what is certain to be stored.
+func (s *store) write(ctx context.Context, writes []fleet.DeviceWrite) error {
+	units := make([][]bus.Message, len(writes))
+	var encodeErr error
+	for i, w := range writes {
+		if units[i], encodeErr = messages(w); encodeErr != nil {
+			break
+		}
+	}
+	var stored []bool
+	err := encodeErr
+	if err == nil {
+		callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+		stored, err = s.conn.Write(callCtx, units)
+		cancel()
+	}
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	for i, w := range writes {
+		ok := i < len(stored) && stored[i]
+		s.e.core.Written(w, ok)
+		s.e.metrics.wrote(ok)
+	}
+	if err != nil {
+		return fmt.Errorf("writing desired state: %w", err)
+	}
+	return nil
+}
+
+// messages is one atomic write; the manifest comes last, so that a device that
+// hears of it finds the rest stored.
+func messages(w fleet.DeviceWrite) ([]bus.Message, error) {
+	unit := make([]bus.Message, 0, w.Messages())
+	for _, put := range w.Put {
+		unit = append(unit, bus.Message{Key: wire.DeploymentKey(w.Device, put.Deployment), Value: put.Score})
+	}
+	for _, dep := range w.Delete {
+		unit = append(unit, bus.Message{Key: wire.DeploymentKey(w.Device, dep), Delete: true})
+	}
+	manifest, err := w.Manifest.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("device %q: %w", w.Device, err)
+	}
+	return append(unit, bus.Message{Key: wire.DeviceKey(w.Device), Value: manifest}), nil
+}
+
+// audit recounts some Deployments, and compares the bucket with what it shall be
+// by loading it and writing what is missing. Every difference is a bug, or
+// somebody else wrote.
+func (s *store) audit(ctx context.Context) error {
+	s.e.mu.Lock()
+	differences, changes := s.e.core.Audit(auditSample), s.e.changes
+	s.e.mu.Unlock()
+	for _, d := range differences {
+		s.e.metrics.differences.Inc()
+		s.e.o.Log.Error(nil, "an audit found a wrong counter", "deployment", d.Deployment.String(),
+			"counter", d.Counter, "counted", d.Counted, "recounted", d.Recounted)
+	}
+	s.loaded = false
+	if err := s.load(ctx); err != nil {
+		return err
+	}
+	devices, err := s.flush(ctx)
+	if err != nil || devices == 0 {
+		return err
+	}
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	if changes == s.e.changes { // otherwise a resource that moved meanwhile explains the writes
+		s.e.metrics.differences.Add(float64(devices))
+		s.e.o.Log.Error(nil, "an audit found desired state that differed from the store; it was written again", "devices", devices)
+	}
+	return nil
+}

@@ -1,0 +1,462 @@
+package operator_test
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/crds"
+	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/wire"
+	"github.com/nationtech/harmony-fleet/operator/bus"
+	"github.com/nationtech/harmony-fleet/smoke/broker"
+	"github.com/nationtech/harmony-fleet/smoke/kube"
+)
+
+// answer is an HTTP answer made up by a test.
+func answer(q *http.Request, code int, contentType, body string) *http.Response {
+	return &http.Response{
+		StatusCode: code, Status: http.StatusText(code), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: q,
+		Header: http.Header{"Content-Type": {contentType}}, Body: io.NopCloser(strings.NewReader(body)),
+	}
+}
+
+// TestMissingBucket: the operator is not ready, says which stream is missing, and
+// starts to work when it is there.
+func TestMissingBucket(t *testing.T) {
+	b, err := broker.Start(t.Context(), broker.Options{Shape: func(c *jetstream.StreamConfig) bool { return c.Name != wire.DeviceStates.Stream() }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Stop)
+	w := newWorldWith(t, b)
+	r := w.start()
+	r.waitLog("device-state")
+	if err := r.readiness(); err == nil || !strings.Contains(err.Error(), "broker") {
+		t.Errorf("readiness is %v, want it to fail for the broker", err)
+	}
+	if r.metric("fleet_nats_connected", "") != 1 || r.metric("fleet_nats_fit", "") != 0 || r.metric("fleet_converged", "") != 0 {
+		t.Error("the metrics do not tell that the broker is unfit")
+	}
+	_, err = w.js.CreateStream(t.Context(), bus.StreamConfig(wire.DeviceStates))
+	w.must(err)
+	r.waitLog("msg=converged")
+	w.eventually("ready", r.readiness)
+}
+
+// TestSchemaMismatch: definitions of another release keep the operator from
+// working, until they match.
+func TestSchemaMismatch(t *testing.T) {
+	w := newWorld(t)
+	w.announce("pi-1", map[string]string{"group": "a"})
+	other := crds.Devices()
+	other.Annotations[v1alpha1.AnnotationSchemaHash] = "0123456789abcdef"
+	w.must(kube.InstallCRDs(t.Context(), w.plane.Config(), append(crds.All()[:1:1], other)))
+	defer func() { w.must(kube.InstallCRDs(t.Context(), w.plane.Config(), crds.All())) }()
+	r := w.start()
+	r.waitLog("0123456789abcdef")
+	r.waitLog(crds.SchemaHash(crds.Devices()))
+	w.never("writes to a cluster of another release", time.Second, func() error {
+		if writes := r.traffic.find("write", ""); len(writes) > 0 {
+			return fmt.Errorf("%+v", writes)
+		}
+		if err := r.readiness(); err == nil || !strings.Contains(err.Error(), "schema") {
+			return fmt.Errorf("readiness is %v, want it to fail for the schema", err)
+		}
+		return nil
+	})
+	w.must(kube.InstallCRDs(t.Context(), w.plane.Config(), crds.All()))
+	r.waitLog("msg=converged")
+	w.eventually("the Device", func() error { return w.api.Get(t.Context(), client.ObjectKey{Name: "pi-1"}, &v1alpha1.Device{}) })
+	w.eventually("ready", r.readiness)
+}
+
+// TestWrongPassword does not heal by itself: Run fails and says so.
+func TestWrongPassword(t *testing.T) {
+	w := newWorld(t)
+	r := w.start(func(r *running) { r.config.Credentials.Password = "wrong" })
+	select {
+	case <-r.done:
+	case <-time.After(patience):
+		t.Fatal("the operator goes on with a wrong password")
+	}
+	if r.err == nil || !strings.Contains(r.err.Error(), "password") {
+		t.Errorf("got error %v, want one about the password", r.err)
+	}
+}
+
+// TestPoison: what cannot be read is counted, logged once and skipped, and moves
+// nothing.
+func TestPoison(t *testing.T) {
+	w := newWorld(t)
+	r := w.startConverged()
+	w.announce("pi-1", map[string]string{"group": "a"})
+	d := deployment(w.namespace(), "web", "a")
+	w.must(w.api.Create(t.Context(), d))
+	w.awaitDesired("pi-1", d)
+	w.report("pi-1", idOf(d), wire.DeviceState{Phase: wire.PhaseSucceeded, Reason: "Running", Digest: digestOf(t, d.Spec.Score)})
+	ready := func(s v1alpha1.DeploymentStatus) bool { return s.Aggregate.Succeeded == 1 }
+	w.awaitStatus(d, "ready", ready)
+
+	key := wire.DeploymentKey("pi-1", idOf(d))
+	for range 3 {
+		w.put(wire.DeviceStates, key, []byte(`{"phase":"Failed","digest":7}`))
+	}
+	for _, raw := range []string{"pi-1.\x00.web", "pi-1.\xff\xfe.web", "A.b.c", "pi-1", "pi-1.a.b.c", "pi-1." + strings.Repeat("x", 64) + ".web"} {
+		w.put(wire.DeviceStates, raw, []byte("{}"))
+		w.put(wire.DeviceInfos, raw, []byte("{}"))
+		w.put(wire.DeviceHeartbeats, raw, []byte("{"))
+	}
+	w.put(wire.DeviceInfos, "pi-2", []byte("[1,2]"))
+	w.put(wire.DeviceHeartbeats, "pi-2", []byte(`{"session":"zzzzzzzz","generation":-1}`))
+	// All readers go on after it.
+	w.announce("pi-3", map[string]string{"group": "a"})
+	w.awaitDesired("pi-3", d)
+	w.report("pi-3", idOf(d), wire.DeviceState{Phase: wire.PhaseSucceeded, Reason: "Running", Digest: digestOf(t, d.Spec.Score)})
+	w.awaitStatus(d, "both", func(s v1alpha1.DeploymentStatus) bool {
+		return s.Aggregate == v1alpha1.Aggregate{MatchedDeviceCount: 2, Succeeded: 2}
+	})
+	w.eventually("counted", func() error {
+		for bucket, want := range map[string]float64{"device-state": 9, "device-info": 6, "device-heartbeat": 7} {
+			if got := r.metric("fleet_poison_total", bucket); got != want {
+				return fmt.Errorf("%s: %v poisonous entries are counted, want %v", bucket, got, want)
+			}
+		}
+		return nil
+	})
+	if n := r.logs.count("bucket=device-state key=" + key); n != 1 {
+		t.Errorf("the unreadable state is logged %d times, want once", n)
+	}
+}
+
+// TestColdRestart: an operator that starts where nothing changed writes nothing.
+func TestColdRestart(t *testing.T) {
+	w := newWorld(t)
+	first := w.startConverged()
+	d := w.settle(10, first)
+	first.stop()
+	before := w.lastSequence(wire.DesiredState)
+	r := w.startConverged()
+	w.never("writes although nothing changed", 3*time.Second, func() error {
+		if writes := r.traffic.find("write", ""); len(writes) > 0 {
+			return fmt.Errorf("%+v", writes)
+		}
+		if now := w.lastSequence(wire.DesiredState); now != before {
+			return fmt.Errorf("the bucket went from %d to %d", before, now)
+		}
+		return nil
+	})
+	if r.metric("fleet_deployments", "") != float64(len(d)) {
+		t.Errorf("it knows %v deployments, want %d", r.metric("fleet_deployments", ""), len(d))
+	}
+}
+
+// settle makes devices that run two Deployments, and waits until nothing moves.
+func (w *world) settle(devices int, r *running) []*v1alpha1.Deployment {
+	w.Helper()
+	namespace := w.namespace()
+	all := []*v1alpha1.Deployment{deployment(namespace, "web", "a"), deployment(namespace, "log", "a")}
+	for _, d := range all {
+		w.must(w.api.Create(w.Context(), d))
+	}
+	for i := range devices {
+		id := wire.DeviceID(fmt.Sprintf("pi-%d", i))
+		w.announce(id, map[string]string{"group": "a", "Odd Key": "x"})
+		for _, d := range all {
+			w.report(id, idOf(d), wire.DeviceState{Phase: wire.PhaseSucceeded, Reason: "Running", Digest: digestOf(w.T, d.Spec.Score)})
+		}
+	}
+	for _, d := range all {
+		w.awaitStatus(d, "ready", func(s v1alpha1.DeploymentStatus) bool { return int(s.Aggregate.Succeeded) == devices })
+	}
+	for i := range devices {
+		w.awaitDesired(wire.DeviceID(fmt.Sprintf("pi-%d", i)), all...)
+	}
+	w.quiet(r)
+	return all
+}
+
+// quiet waits until the operator has written nothing for a second and a half.
+func (w *world) quiet(r *running) {
+	w.Helper()
+	w.eventually("quiet", func() error {
+		if writes := r.traffic.find("write", ""); len(writes) > 0 && time.Since(writes[len(writes)-1].at) < 1500*time.Millisecond {
+			return errors.New("it writes")
+		}
+		return nil
+	})
+}
+
+// TestStatusBudget: under a storm of states a Deployment is patched at most once
+// a second, and heartbeats cause no request at all.
+func TestStatusBudget(t *testing.T) {
+	w := newWorld(t)
+	r := w.startConverged()
+	all := w.settle(10, r)
+	start := time.Now()
+	digest := digestOf(t, all[0].Spec.Score)
+	for i := 0; time.Since(start) < 4*time.Second; i++ {
+		phase := []wire.Phase{wire.PhaseFailed, wire.PhaseSucceeded}[i/10%2]
+		w.report(wire.DeviceID(fmt.Sprintf("pi-%d", i%10)), idOf(all[0]), wire.DeviceState{Phase: phase, Reason: "Storm", Message: fmt.Sprint(i), Digest: digest})
+	}
+	w.quiet(r)
+	patches := r.traffic.find(http.MethodPatch, all[0].Name+"/status")
+	for i := 1; i < len(patches); i++ {
+		// The core spaces the patches by a second; the time it takes to send them varies.
+		if gap := patches[i].at.Sub(patches[i-1].at); patches[i-1].at.After(start) && gap < 900*time.Millisecond {
+			t.Errorf("two patches within %v", gap)
+		}
+	}
+	if len(patches) < 3 {
+		t.Errorf("%d patches of a status that moved for 4 s", len(patches))
+	}
+
+	settled := time.Now()
+	for i := range 1000 {
+		w.heartbeat(wire.DeviceID(fmt.Sprintf("pi-%d", i%10)))
+	}
+	time.Sleep(2 * time.Second)
+	for _, q := range r.traffic.find("write", "") {
+		if q.at.After(settled) {
+			t.Errorf("a heartbeat caused %s %s", q.method, q.path)
+		}
+	}
+}
+
+// TestReachable: a device that falls silent and one that comes back are written
+// once each.
+func TestReachable(t *testing.T) {
+	w := newWorld(t)
+	r := w.startConverged()
+	all := w.settle(3, r)
+	is := func(reason string) func() error {
+		return func() error {
+			device := &v1alpha1.Device{}
+			w.must(w.api.Get(t.Context(), client.ObjectKey{Name: "pi-1"}, device))
+			if got := condition(device.Status.Conditions, v1alpha1.ConditionReachable); got.Reason != reason {
+				return fmt.Errorf("it is %+v", got)
+			}
+			return nil
+		}
+	}
+	before := len(r.traffic.find(http.MethodPatch, "/devices/pi-1/status"))
+	r.skew.Store(int64(2 * wire.HeartbeatTimeout))
+	w.eventually("silent", is(v1alpha1.ReasonHeartbeatMissed))
+	w.awaitStatus(all[0], "unreachable", func(s v1alpha1.DeploymentStatus) bool { return s.Aggregate.Unreachable == 3 })
+	w.quiet(r)
+	r.skew.Store(0)
+	w.heartbeat("pi-1")
+	w.eventually("back", is(v1alpha1.ReasonHeartbeat))
+	w.quiet(r)
+	if n := len(r.traffic.find(http.MethodPatch, "/devices/pi-1/status")) - before; n != 2 {
+		t.Errorf("%d patches for two transitions", n)
+	}
+}
+
+// TestBrokerLosesItsStore: what was lost is written again, above the generation
+// that the devices hold.
+func TestBrokerLosesItsStore(t *testing.T) {
+	w := newWorld(t)
+	r := w.startConverged()
+	all := w.settle(5, r)
+	held := w.manifest("pi-1").Generation
+	beat, err := wire.Heartbeat{Session: "00000004", Generation: held}.Encode()
+	w.must(err)
+	w.put(wire.DeviceHeartbeats, "pi-1", beat)
+	w.must(w.js.DeleteStream(t.Context(), wire.DesiredState.Stream()))
+	_, err = w.js.CreateStream(t.Context(), bus.StreamConfig(wire.DesiredState))
+	w.must(err)
+	w.must(w.broker.Restart(t.Context()))
+	for i := range 5 {
+		w.awaitDesired(wire.DeviceID(fmt.Sprintf("pi-%d", i)), all...)
+	}
+	if m := w.manifest("pi-1"); m.Generation <= held {
+		t.Errorf("the manifest has generation %d, and the device holds %d", m.Generation, held)
+	}
+}
+
+// TestAudit: what somebody else removed from the store is found and written again.
+func TestAudit(t *testing.T) {
+	w := newWorld(t)
+	r := w.startConverged(func(r *running) { r.config.AuditInterval = config.Duration(time.Second) })
+	all := w.settle(3, r)
+	if n := r.metric("fleet_audit_differences_total", ""); n != 0 {
+		t.Errorf("audits found %v differences where there are none\n%s", n, r.logs)
+	}
+	stream, err := w.js.Stream(t.Context(), wire.DesiredState.Stream())
+	w.must(err)
+	w.must(stream.Purge(t.Context(), jetstream.WithPurgeSubject(wire.DesiredState.Subject(wire.DeploymentKey("pi-1", idOf(all[0]))))))
+	w.awaitDesired("pi-1", all...)
+	w.eventually("the difference is counted", func() error {
+		if n := r.metric("fleet_audit_differences_total", ""); n != 1 {
+			return fmt.Errorf("%v are", n)
+		}
+		return nil
+	})
+}
+
+// TestBrokerIsKilled under load: everything arrives in the end.
+func TestBrokerIsKilled(t *testing.T) {
+	w, p := newWorldProcess(t)
+	w.startConverged()
+	namespace := w.namespace()
+	for i := range 50 {
+		w.announce(wire.DeviceID(fmt.Sprintf("pi-%d", i)), map[string]string{"group": "a"})
+	}
+	var all []*v1alpha1.Deployment
+	var restarts sync.WaitGroup
+	restarts.Go(func() {
+		for range 3 {
+			time.Sleep(300 * time.Millisecond)
+			p.Kill()
+			time.Sleep(200 * time.Millisecond)
+			if err := p.Restart(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for i := range 20 {
+		d := deployment(namespace, fmt.Sprintf("web-%d", i), "a")
+		w.must(w.api.Create(t.Context(), d))
+		all = append(all, d)
+		time.Sleep(100 * time.Millisecond)
+	}
+	restarts.Wait()
+	for i := range 50 {
+		w.awaitDesired(wire.DeviceID(fmt.Sprintf("pi-%d", i)), all...)
+	}
+}
+
+// TestAPIServerIsGone: the operator lives through it and catches up.
+func TestAPIServerIsGone(t *testing.T) {
+	w := newWorld(t)
+	r := w.startConverged()
+	all := w.settle(3, r)
+	w.must(w.plane.StopAPIServer())
+	w.announce("pi-9", map[string]string{"group": "a"})
+	w.report("pi-1", idOf(all[0]), wire.DeviceState{Phase: wire.PhaseFailed, Reason: "CrashLoop", Digest: digestOf(t, all[0].Spec.Score)})
+	time.Sleep(15 * time.Second)
+	w.must(w.plane.StartAPIServer(t.Context()))
+	w.awaitDesired("pi-9", all...)
+	w.awaitStatus(all[0], "caught up", func(s v1alpha1.DeploymentStatus) bool {
+		return s.Aggregate.MatchedDeviceCount == 4 && s.Aggregate.Failed == 1
+	})
+	d := deployment(w.namespace(), "late", "a")
+	w.must(w.api.Create(t.Context(), d))
+	w.awaitDesired("pi-9", append(all, d)...)
+	select {
+	case <-r.done:
+		t.Errorf("the operator ended: %v", r.err)
+	default:
+	}
+}
+
+// TestTwoOperators: only the leader writes, and the other takes over.
+func TestTwoOperators(t *testing.T) {
+	w := newWorld(t)
+	elect := func(r *running) { r.config.LeaderElection = config.LeaderElection{Enabled: true, Namespace: operatorNamespace} }
+	leader := w.startConverged(elect)
+	standby := w.start(elect)
+	w.announce("pi-1", map[string]string{"group": "a"})
+	d := deployment(w.namespace(), "web", "a")
+	w.must(w.api.Create(t.Context(), d))
+	w.awaitDesired("pi-1", d)
+	w.eventually("the standby is ready", standby.readiness)
+	if writes := standby.traffic.find("write", v1alpha1.Group); len(writes) > 0 {
+		t.Errorf("the standby wrote %+v", writes)
+	}
+	leader.stop()
+	standby.waitLog("msg=converged")
+	w.change(d, func() { d.Spec.Score = scoreOf("registry.example/web:2") })
+	w.awaitDesired("pi-1", d)
+}
+
+// TestOperatorIsStopped again and again while it writes: the last one brings it
+// to the end, and nothing is left over.
+func TestOperatorIsStopped(t *testing.T) {
+	w := newWorld(t)
+	namespace := w.namespace()
+	for i := range 100 {
+		w.announce(wire.DeviceID(fmt.Sprintf("pi-%d", i)), map[string]string{"group": "a"})
+	}
+	first := w.startConverged()
+	w.eventually("the devices", func() error {
+		if n := first.metric("fleet_devices", ""); n != 100 {
+			return fmt.Errorf("it knows %v", n)
+		}
+		return nil
+	})
+	first.stop()
+	var kept []*v1alpha1.Deployment
+	for round := range 5 {
+		r := w.startConverged()
+		var gone *v1alpha1.Deployment
+		for i := range 6 {
+			d := deployment(namespace, fmt.Sprintf("web-%d-%d", round, i), "a")
+			w.must(w.api.Create(t.Context(), d))
+			if i == 0 {
+				gone = d
+			} else {
+				kept = append(kept, d)
+			}
+		}
+		w.must(w.api.Delete(t.Context(), gone))
+		time.Sleep(time.Duration(round*20) * time.Millisecond)
+		r.stop()
+	}
+	w.startConverged()
+	for i := range 100 {
+		w.awaitDesired(wire.DeviceID(fmt.Sprintf("pi-%d", i)), kept...)
+	}
+	w.eventually("no orphan", func() error {
+		if got, want := len(w.keys(wire.DesiredState)), 100*(len(kept)+1); got != want {
+			return fmt.Errorf("the bucket holds %d keys, want %d", got, want)
+		}
+		return nil
+	})
+}
+
+// TestMarkersAreSwept: what a device deletes leaves nothing in its bucket.
+func TestMarkersAreSwept(t *testing.T) {
+	w := newWorld(t)
+	r := w.startConverged()
+	all := w.settle(2, r)
+	key := wire.DeploymentKey("pi-1", idOf(all[0]))
+	_, err := w.conn.RequestMsg(deletion(wire.DeviceStates.Subject(key)), 5*time.Second)
+	w.must(err)
+	w.awaitStatus(all[0], "one is pending", func(s v1alpha1.DeploymentStatus) bool { return s.Aggregate.Pending == 1 })
+	w.eventually("the marker is swept", func() error {
+		stream, err := w.js.Stream(t.Context(), wire.DeviceStates.Stream())
+		w.must(err)
+		_, err = stream.GetLastMsgForSubject(t.Context(), wire.DeviceStates.Subject(key))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		return cmp.Or(err, errors.New("it is there"))
+	})
+}
+
+// TestDeletedDevice: a Device that a person deleted gets its keys taken back.
+func TestDeletedDevice(t *testing.T) {
+	w := newWorld(t)
+	r := w.startConverged()
+	all := w.settle(2, r)
+	w.must(w.api.Delete(t.Context(), &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: "pi-1"}}))
+	w.awaitDesired("pi-1")
+	w.awaitDesired("pi-0", all...)
+	w.awaitStatus(all[0], "one less", func(s v1alpha1.DeploymentStatus) bool { return s.Aggregate.MatchedDeviceCount == 1 })
+	if keys := w.keys(wire.DesiredState); len(keys) != 4 {
+		t.Errorf("the bucket holds %q, want two manifests and the two keys of the other device", keys)
+	}
+}

@@ -1,0 +1,228 @@
+// Package operator assembles the part of Harmony Fleet that runs in the cluster:
+// a manager with leader election and probes, the version lock, the engine, and
+// one controller per resource. It holds no logic of its own.
+package operator
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
+	"github.com/nationtech/harmony-fleet/operator/deployment"
+	"github.com/nationtech/harmony-fleet/operator/device"
+	"github.com/nationtech/harmony-fleet/operator/engine"
+	"github.com/nationtech/harmony-fleet/operator/schema"
+)
+
+// leaseName is the Lease that the leader holds.
+const leaseName = "fleet-operator"
+
+const (
+	// reconcileTimeout bounds one look at one resource.
+	reconcileTimeout = 30 * time.Second
+	// maxRetry is the longest pause after a resource could not be handled.
+	maxRetry = 30 * time.Second
+)
+
+// Options of Run.
+type Options struct {
+	// Log hears of everything.
+	Log logr.Logger
+	// Version of this program, for the metric fleet_build_info.
+	Version string
+	// Now is the time; nil means time.Now.
+	Now func() time.Time
+	// Metrics registers what is measured; nil means what the metrics address
+	// serves.
+	Metrics prometheus.Registerer
+}
+
+// Run works until ctx ends. It fails for what does not heal by itself: an address
+// that is taken, a wrong password, a lost lease. The process must end then: the
+// lease may be another's already.
+func Run(ctx context.Context, kube *rest.Config, c config.OperatorConfig, o Options) error {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Metrics == nil {
+		o.Metrics = ctrlmetrics.Registry
+	}
+	mgr, err := newManager(kube, c, o.Log)
+	if err != nil {
+		return fmt.Errorf("preparing the manager: %w", err)
+	}
+	recorder := mgr.GetEventRecorder(string(engine.FieldOwner))
+	gate := schema.New(mgr.GetAPIReader(), o.Log.WithName("schema"))
+	core := engine.New(engine.Options{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: recorder,
+		Config: c, Log: o.Log.WithName("engine"), Now: o.Now,
+	})
+	deployments, err := controllerFor(mgr, "deployment", &v1alpha1.Deployment{}, watch[*v1alpha1.Deployment]{
+		changed: deployment.Changed(),
+		reconciler: deployment.New(deployment.Options{
+			Client: mgr.GetClient(), Engine: core, Events: recorder,
+			Log: o.Log.WithName("deployment"), DeleteTimeout: time.Duration(c.DeleteTimeout),
+		}),
+	})
+	if err != nil {
+		return err
+	}
+	devices, err := controllerFor(mgr, "device", &v1alpha1.Device{}, watch[*v1alpha1.Device]{
+		changed:    device.Changed(),
+		reconciler: &device.Reconciler{Client: mgr.GetClient(), Engine: core},
+	})
+	if err != nil {
+		return err
+	}
+	work := leading{gate: gate, engine: core, loops: []func(context.Context) error{core.Run, deployments.Start, devices.Start}}
+	for _, runnable := range []manager.Runnable{gate, work} {
+		if err := mgr.Add(runnable); err != nil {
+			return fmt.Errorf("adding to the manager: %w", err)
+		}
+	}
+	if err := addChecks(mgr, gate, core); err != nil {
+		return err
+	}
+	for _, collector := range []prometheus.Collector{core.Collector(), buildInfo(o.Version)} {
+		if err := o.Metrics.Register(collector); err != nil {
+			return fmt.Errorf("registering metrics: %w", err)
+		}
+		defer o.Metrics.Unregister(collector)
+	}
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("running the manager: %w", err)
+	}
+	return nil
+}
+
+func newManager(kube *rest.Config, c config.OperatorConfig, log logr.Logger) (manager.Manager, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, apiextensionsv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, fmt.Errorf("registering types: %w", err)
+		}
+	}
+	kube = rest.CopyConfig(kube)
+	kube.QPS = -1 // the API server has its own flow control, and the status its budget
+	grace := 10 * time.Second
+	return manager.New(kube, manager.Options{
+		Scheme: scheme,
+		Logger: log,
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(),
+		},
+		LeaderElection:                c.LeaderElection.Enabled,
+		LeaderElectionNamespace:       c.LeaderElection.Namespace,
+		LeaderElectionID:              leaseName,
+		LeaderElectionReleaseOnCancel: true,
+		GracefulShutdownTimeout:       &grace,
+		Metrics:                       metricsserver.Options{BindAddress: c.MetricsAddress},
+		HealthProbeBindAddress:        c.ProbeAddress,
+	})
+}
+
+func addChecks(mgr manager.Manager, gate *schema.Gate, core *engine.Engine) error {
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return fmt.Errorf("adding a health check: %w", err)
+	}
+	for name, check := range map[string]healthz.Checker{"schema": gate.Ready, "broker": core.Ready} {
+		if err := mgr.AddReadyzCheck(name, check); err != nil {
+			return fmt.Errorf("adding a readiness check: %w", err)
+		}
+	}
+	return nil
+}
+
+// leading is what the leader alone does: once the version lock is open, seed the
+// core, then run the loops.
+type leading struct {
+	gate   *schema.Gate
+	engine *engine.Engine
+	loops  []func(context.Context) error
+}
+
+// Start implements manager.Runnable.
+func (l leading) Start(ctx context.Context) error {
+	if !l.gate.Wait(ctx) {
+		return nil // the manager stops
+	}
+	if err := l.engine.Seed(ctx); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, loop := range l.loops {
+		g.Go(func() error { return loop(ctx) })
+	}
+	return g.Wait()
+}
+
+// watch is what a controller looks at, and who handles it.
+type watch[T client.Object] struct {
+	changed    predicate.TypedPredicate[T]
+	reconciler reconcile.Reconciler
+}
+
+// controllerFor makes a controller that the caller starts.
+func controllerFor[T client.Object](mgr manager.Manager, name string, object T, w watch[T]) (controller.Controller, error) {
+	anyName := true // Run may run more than once in a process
+	c, err := controller.NewUnmanaged(name, controller.Options{
+		Reconciler: w.reconciler, MaxConcurrentReconciles: 4, ReconciliationTimeout: reconcileTimeout,
+		Logger: mgr.GetLogger(), SkipNameValidation: &anyName,
+		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](100*time.Millisecond, maxRetry),
+	})
+	if err == nil {
+		err = c.Watch(source.Kind(mgr.GetCache(), object, &handler.TypedEnqueueRequestForObject[T]{}, w.changed))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("preparing the %s controller: %w", name, err)
+	}
+	return c, nil
+}
+
+func buildInfo(version string) prometheus.Collector {
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "fleet_build_info", Help: "Always 1, with the version of the operator.",
+		ConstLabels: prometheus.Labels{"version": version},
+	})
+	info.Set(1)
+	return info
+}
+
+// ClusterRules is what the operator may do in the whole cluster.
+func ClusterRules() []rbacv1.PolicyRule {
+	rules := schema.Rules()
+	rules = append(rules, engine.Rules()...)
+	rules = append(rules, deployment.Rules()...)
+	return append(rules, device.Rules()...)
+}
+
+// LeaseRules is what the operator may do in its own namespace.
+func LeaseRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{
+		{APIGroups: []string{coordinationv1.GroupName}, Resources: []string{"leases"}, Verbs: []string{"create"}},
+		{APIGroups: []string{coordinationv1.GroupName}, Resources: []string{"leases"}, ResourceNames: []string{leaseName}, Verbs: []string{"get", "update"}},
+	}
+}
