@@ -1,0 +1,166 @@
+// Package agent assembles the agent of one device: the workloads, which start
+// from the disk at once, and beside them the broker, the device's description,
+// the commands and the report for `fleet-agent status`. Neither a broker nor a
+// podman that is missing keeps it from starting.
+//
+// The package decides nothing: agent/reconcile does.
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/nationtech/harmony-fleet/agent/bus"
+	"github.com/nationtech/harmony-fleet/agent/podman"
+	"github.com/nationtech/harmony-fleet/agent/status"
+	"github.com/nationtech/harmony-fleet/agent/store"
+	"github.com/nationtech/harmony-fleet/agent/workload"
+	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/wire"
+)
+
+// Options of Run that no configuration file has.
+type Options struct {
+	// Version of the agent, as it is built.
+	Version string
+	Log     logr.Logger
+}
+
+// agent is what the parts share.
+type agent struct {
+	Options
+	cfg     v1alpha1.AgentConfig
+	device  wire.DeviceID
+	session string
+	started time.Time
+	podman  *podman.Client
+	store   *store.Store
+	manager *workload.Manager
+	bus     *bus.Bus
+
+	mu     sync.Mutex
+	broker store.BrokerReport // with mu
+}
+
+// Run is the agent. It returns when ctx ends, which leaves the containers
+// running, and before that only with an error that needs a person: a state
+// directory that cannot be used, or that another agent uses.
+func Run(ctx context.Context, cfg v1alpha1.AgentConfig, options Options) error {
+	files, err := store.Open(cfg.Agent.StateDir)
+	if err != nil {
+		return err
+	}
+	claim, err := status.Claim(cfg.Agent.StateDir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = claim.Close() }() // the lock goes with it
+	a := &agent{
+		Options: options, cfg: cfg,
+		device:  wire.DeviceID(cfg.Agent.DeviceID),
+		session: newSession(),
+		started: time.Now(),
+		podman:  podman.New(cfg.Podman.Socket),
+		store:   files,
+	}
+	a.broker.Since = a.started
+	if err := a.assemble(); err != nil {
+		return err
+	}
+	a.Log.Info("agent started", "device", a.device, "version", a.Version,
+		"generation", a.manager.Desired().Generation, "deployments", len(a.manager.Desired().Deployments))
+	return a.work(ctx)
+}
+
+// assemble makes the two halves, which know each other through functions alone.
+func (a *agent) assemble() error {
+	options := workload.Options{
+		Device: a.device, Podman: a.podman, Store: a.store,
+		PollInterval: time.Duration(a.cfg.Podman.PollInterval),
+		Log:          a.Log.WithName("workload"),
+		Report:       a.putState,
+	}
+	manager, err := workload.New(options)
+	if err != nil {
+		// The store put the damaged file aside: nothing is known now, which
+		// removes nothing, and the broker knows it all.
+		a.Log.Error(err, "desired state not read from the disk, waiting for the broker's")
+		if manager, err = workload.New(options); err != nil {
+			return fmt.Errorf("reading the desired state from the disk: %w", err)
+		}
+	}
+	a.manager = manager
+	a.bus = bus.New(bus.Options{
+		Target:     Target(a.cfg),
+		Session:    a.session,
+		Workloads:  a.manager,
+		Commands:   map[wire.Verb]bus.Handler{wire.VerbPing: a.ping, wire.VerbLogs: a.logs},
+		Connection: a.connection,
+		Log:        a.Log.WithName("bus"),
+	})
+	return nil
+}
+
+// work runs the parts until ctx ends or the workloads cannot be run.
+func (a *agent) work(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer cancel()
+	parts.Go(func() { a.bus.Run(ctx) })
+	parts.Go(func() { a.describe(ctx) })
+	parts.Go(func() { a.report(ctx) })
+	return a.manager.Run(ctx)
+}
+
+// Target is the broker of a configuration, and the device to be there.
+func Target(cfg v1alpha1.AgentConfig) bus.Target {
+	return bus.Target{Device: wire.DeviceID(cfg.Agent.DeviceID), NATS: cfg.NATS, Credentials: cfg.Credentials}
+}
+
+// putState passes a state on to the broker.
+func (a *agent) putState(id wire.DeploymentID, state *wire.DeviceState) {
+	if err := a.bus.PutState(id, state); err != nil {
+		a.Log.Error(err, "state not reported", "deployment", id.String())
+	}
+}
+
+// connection remembers how the broker does, for the report.
+func (a *agent) connection(server string, problem error) {
+	next := store.BrokerReport{Connected: server != "", Since: time.Now()}
+	if problem != nil {
+		next.Error = problem.Error()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if next.Connected == a.broker.Connected {
+		next.Since = a.broker.Since
+	}
+	a.broker = next
+}
+
+// newSession is 8 random hex digits.
+func newSession() string {
+	var random [4]byte
+	_, _ = rand.Read(random[:]) // never fails
+	return hex.EncodeToString(random[:])
+}
+
+// sleep waits for d; it is false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

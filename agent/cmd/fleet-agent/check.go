@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nationtech/harmony-fleet/agent"
+	"github.com/nationtech/harmony-fleet/agent/bus"
+	"github.com/nationtech/harmony-fleet/agent/config"
+	"github.com/nationtech/harmony-fleet/agent/podman"
+	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+)
+
+// checkTimeout bounds each check.
+const checkTimeout = 30 * time.Second
+
+// check prints a line per check and returns the exit code.
+func (p program) check(ctx context.Context, path string) int {
+	cfg, err := config.Load(path)
+	p.verdict("configuration", fmt.Sprintf("%s, device %s", path, cfg.Agent.DeviceID), err)
+	if err != nil {
+		return 1
+	}
+	code := 0
+	for _, part := range []struct {
+		name string
+		try  func(context.Context, v1alpha1.AgentConfig) (string, error)
+	}{{"podman", tryPodman}, {"broker", tryBroker}} {
+		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+		found, err := part.try(ctx, cfg)
+		cancel()
+		p.verdict(part.name, found, err)
+		if err != nil {
+			code = 1
+		}
+	}
+	return code
+}
+
+func (p program) verdict(name, found string, err error) {
+	if err != nil {
+		// Several mistakes stay in their column.
+		text := strings.ReplaceAll(err.Error(), "\n", "\n"+strings.Repeat(" ", 21))
+		fmt.Fprintf(p.out, "FAIL  %-14s %s\n", name, text)
+		return
+	}
+	fmt.Fprintf(p.out, "ok    %-14s %s\n", name, found)
+}
+
+// tryPodman finds the socket, asks for the version, and refuses one that is too
+// old.
+func tryPodman(ctx context.Context, cfg v1alpha1.AgentConfig) (string, error) {
+	client, err := podman.Connect(ctx, cfg.Podman.Socket)
+	if err != nil {
+		return "", err
+	}
+	version, err := client.Version(ctx)
+	return "podman " + version, err
+}
+
+// tryBroker connects, logs in, and uses the permissions that the agent needs.
+func tryBroker(ctx context.Context, cfg v1alpha1.AgentConfig) (string, error) {
+	findings, err := bus.Probe(ctx, agent.Target(cfg))
+	if err != nil {
+		return "", err
+	}
+	encrypted, manifest := "with TLS", fmt.Sprintf("desired state has generation %d", findings.Generation)
+	if !findings.TLS {
+		encrypted = "WITHOUT TLS"
+	}
+	if findings.Generation == 0 {
+		manifest = "no desired state for this device yet"
+	}
+	return fmt.Sprintf("%s, %s, as user %q; %s", findings.Server, encrypted, cfg.Credentials.User, manifest), nil
+}
