@@ -14,12 +14,12 @@ var texts = []struct {
 }{
 	{reconcile.ReasonPortInUse, []string{"address already in use", "port is already allocated"}},
 	{reconcile.ReasonDiskFull, []string{"no space left on device", "disk quota exceeded"}},
-	{reconcile.ReasonLimitRefused, []string{"setrlimit", "rlimit"}},
+	{reconcile.ReasonLimitRefused, []string{"setrlimit", "rlimit", "unable to set memory limit"}},
+	{reconcile.ReasonWrongArchitecture, []string{"exec format error"}},
+	{reconcile.ReasonCommandNotFound, []string{"executable file", "exec: ", "invoke a command that was not found"}},
 	{reconcile.ReasonVolumeMissing, []string{"statfs ", "stat /"}},
 	{reconcile.ReasonImageMissing, []string{"no such image", "image not known", "unable to find image"}},
 	{reconcile.ReasonNameInUse, []string{"is already in use"}},
-	{reconcile.ReasonWrongArchitecture, []string{"exec format error"}},
-	{reconcile.ReasonCommandNotFound, []string{"executable file", "exec: "}},
 	{reconcile.ReasonCgroupError, []string{"cgroup"}},
 }
 

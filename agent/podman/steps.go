@@ -167,7 +167,10 @@ func (c *Client) create(ctx context.Context, device wire.DeviceID, step reconcil
 
 // inspection is the part of podman's answer that the list does not have.
 type inspection struct {
-	State  struct{ OOMKilled bool }
+	State struct {
+		OOMKilled bool
+		Health    struct{ Log []struct{ Output string } }
+	}
 	Config struct{ StopTimeout uint }
 }
 
@@ -202,30 +205,32 @@ func (c *Client) remove(ctx context.Context, container reconcile.Container) erro
 	return err
 }
 
-// check has podman run the health check and keep its result, where `podman
-// inspect` shows it.
+// check has podman run the health check. Its answer has the result alone; the
+// output of a check that failed is read where `podman inspect` shows it.
 func (c *Client) check(ctx context.Context, step reconcile.Step) (reconcile.Health, error) {
-	var result struct {
-		Log []struct {
-			ExitCode int
-			Output   string
-		}
-	}
-	timeout := checkTimeout(step.Service.Spec.HealthCheck)
-	r := call{doing: "checking the health of " + step.Container.ID, method: http.MethodGet, path: "/containers/%s/healthcheck", names: []string{step.Container.ID}, timeout: timeout + checkSlack}
+	id, timeout := step.Container.ID, checkTimeout(step.Service.Spec.HealthCheck)
+	r := call{doing: "checking the health of " + id, method: http.MethodGet, path: "/containers/%s/healthcheck", names: []string{id}, timeout: timeout + checkSlack}
+	var result struct{ Status string }
 	_, err := c.do(ctx, r, &result)
 	var f *reconcile.Failure
 	if errors.As(err, &f) && f.Reason == reconcile.ReasonPodmanTimeout {
 		return reconcile.Health{TimedOut: true, Output: fmt.Sprintf("no result within %s", timeout)}, nil
 	}
+	if err != nil || result.Status == "healthy" {
+		return reconcile.Health{OK: err == nil}, err
+	}
+	i, err := c.inspect(ctx, id)
 	if err != nil {
 		return reconcile.Health{}, err
 	}
-	if len(result.Log) == 0 {
-		return reconcile.Health{Output: "podman kept no result"}, nil
+	output := ""
+	if n := len(i.State.Health.Log); n > 0 {
+		output = strings.TrimSpace(i.State.Health.Log[n-1].Output)
 	}
-	last := result.Log[len(result.Log)-1]
-	return reconcile.Health{OK: last.ExitCode == 0, Output: wire.CleanText(last.Output, maxOutput)}, nil
+	if output == "" {
+		output = fmt.Sprintf("%q printed nothing", step.Service.Spec.HealthCheck.Command)
+	}
+	return reconcile.Health{Output: wire.CleanText(output, maxOutput)}, nil
 }
 
 func checkTimeout(check *score.HealthCheck) time.Duration {

@@ -1,0 +1,170 @@
+package reconcile_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/nationtech/harmony-fleet/agent/reconcile"
+	"github.com/nationtech/harmony-fleet/apis/score"
+	"github.com/nationtech/harmony-fleet/apis/wire"
+)
+
+// someServices draws one to three services, each in one of three versions.
+func someServices(t *rapid.T) []score.Service {
+	var services []score.Service
+	for _, name := range []string{"a", "b", "c"} {
+		if name != "a" && !rapid.Bool().Draw(t, "has "+name) {
+			continue
+		}
+		svc := score.Service{Name: name, Image: fmt.Sprint("registry.example/app:", rapid.IntRange(1, 3).Draw(t, "version"))}
+		svc.RestartPolicy = rapid.SampledFrom([]score.RestartPolicy{"", score.RestartOnFailure, score.RestartNever}).Draw(t, "policy")
+		if rapid.Bool().Draw(t, "check") {
+			svc.HealthCheck = &score.HealthCheck{Command: []string{"/check"}}
+		}
+		services = append(services, svc)
+	}
+	return services
+}
+
+// TestEveryHistoryEndsWhereItShould plays random histories: wishes change,
+// containers die, steps fail, finish late, or take effect while the agent is
+// killed. No step on the way may break a rule, and in the end exactly what is
+// wanted is there and nothing is left to do.
+func TestEveryHistoryEndsWhereItShould(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newModel()
+		m.want(someServices(t)...)
+		checkRules := func() {
+			if m.broken != "" {
+				t.Fatal(m.broken)
+			}
+		}
+		t.Repeat(afterProgress(m, map[string]func(*rapid.T){
+			"fail": func(t *rapid.T) {
+				if len(m.busy) > 0 {
+					m.finish(rapid.SampledFrom(m.names()).Draw(t, "step"), &reconcile.Failure{
+						Reason:  rapid.SampledFrom([]string{reconcile.ReasonPodmanUnavailable, reconcile.ReasonPortInUse, reconcile.ReasonImageMissing}).Draw(t, "reason"),
+						Message: "no",
+					})
+				}
+			},
+			"kill agent in a step": func(t *rapid.T) {
+				if names := m.names(); len(names) > 0 && rapid.Bool().Draw(t, "took effect") {
+					_ = m.effect(m.busy[rapid.SampledFrom(names).Draw(t, "step")])
+				}
+				m.restartAgent()
+			},
+			"change wish": func(t *rapid.T) { m.want(someServices(t)...) },
+			"delete":      func(*rapid.T) { m.want() },
+			"time passes": func(t *rapid.T) {
+				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 900).Draw(t, "seconds")) * time.Second)
+			},
+			"container ends": func(t *rapid.T) { someContainer(t, m, func(i int) { m.end(i, rapid.IntRange(0, 1).Draw(t, "code")) }) },
+			"power cut": func(t *rapid.T) {
+				for i, c := range m.containers {
+					if c.State != reconcile.Created {
+						m.containers[i].State = reconcile.Exited // and no time of its end
+					}
+				}
+				m.restartAgent()
+			},
+			"stop hangs": func(t *rapid.T) { someContainer(t, m, func(i int) { m.containers[i].State = reconcile.Stopping }) },
+			"removal cut": func(t *rapid.T) {
+				someContainer(t, m, func(i int) { m.end(i, 0); m.containers[i].State = reconcile.Broken })
+			},
+			"sick": func(*rapid.T) { m.unhealthy = true },
+			"well": func(*rapid.T) { m.unhealthy = false },
+			"":     func(*rapid.T) { checkRules() },
+		}))
+		m.unhealthy = false
+		p, settled := m.settle()
+		checkRules()
+		if !settled {
+			t.Fatalf("does not come to rest: %+v\n%+v", p, m.containers)
+		}
+		checkEnd(t, m, p)
+	})
+}
+
+// afterProgress has each kind of trouble come after some planning, and after
+// some of the steps have finished, in any order.
+func afterProgress(m *model, trouble map[string]func(*rapid.T)) map[string]func(*rapid.T) {
+	for name, happen := range trouble {
+		if name == "" {
+			continue
+		}
+		trouble[name] = func(t *rapid.T) {
+			for range rapid.IntRange(0, 6).Draw(t, "rounds") {
+				m.plan()
+				if len(m.busy) > 0 {
+					m.finish(rapid.SampledFrom(m.names()).Draw(t, "step"), nil)
+				}
+				m.now = m.now.Add(time.Second)
+			}
+			happen(t)
+			m.plan()
+		}
+	}
+	return trouble
+}
+
+// someContainer does something to a running container, when there is one.
+func someContainer(t *rapid.T, m *model, do func(i int)) {
+	var running []int
+	for i, c := range m.containers {
+		if c.State == reconcile.Running {
+			running = append(running, i)
+		}
+	}
+	if len(running) > 0 {
+		do(rapid.SampledFrom(running).Draw(t, "container"))
+	}
+}
+
+func checkEnd(t *rapid.T, m *model, p reconcile.Plan) {
+	if len(p.Steps) > 0 {
+		t.Fatalf("steps at rest: %+v", p.Steps)
+	}
+	if m.wanted == nil {
+		if len(m.containers) > 0 || !p.Gone {
+			t.Fatalf("gone is %v with %+v", p.Gone, m.containers)
+		}
+		return
+	}
+	left, ended := len(m.containers), false
+	for _, svc := range m.wanted.Services {
+		i := slices.IndexFunc(m.containers, func(c reconcile.Container) bool { return c.Digest == svc.Digest })
+		if i < 0 {
+			t.Fatalf("nothing runs for %+v", svc)
+		}
+		c, policy := m.containers[i], svc.Spec.RestartPolicy
+		mayEnd := policy == score.RestartNever || policy == score.RestartOnFailure && c.ExitCode == 0
+		if c.State != reconcile.Running && !(mayEnd && c.State == reconcile.Exited) {
+			t.Fatalf("%+v is %+v", svc, c)
+		}
+		left--
+		if c.State == reconcile.Exited && c.ExitCode != 0 {
+			ended = true
+			// The version before a failed one is kept.
+			if slices.ContainsFunc(m.containers, func(o reconcile.Container) bool {
+				return o.Key == c.Key && o.ID != c.ID && o.State == reconcile.Exited
+			}) {
+				left--
+			}
+		}
+	}
+	if left != 0 {
+		t.Fatalf("%d containers too many: %+v", left, m.containers)
+	}
+	want := wire.PhaseSucceeded
+	if ended {
+		want = wire.PhaseFailed
+	}
+	if p.State == nil || p.State.Phase != want {
+		t.Fatalf("state %+v, want %s", p.State, want)
+	}
+}
