@@ -66,6 +66,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	r.say("plan: %d devices, %d deployments, %d pairs of them that match", o.Devices, o.Deployments, len(r.plan.pairs))
+	r.say("building the operator and starting etcd, kube-apiserver and nats-server")
 	if r.stack, err = startStack(ctx, o); err != nil {
 		return err
 	}
@@ -268,7 +269,7 @@ func (r *run) sayRate(ctx context.Context) {
 // statuses do not move any more.
 func (r *run) settleAgain(ctx context.Context) error {
 	begin := time.Now()
-	due := r.hushed.Load().Add(wire.HeartbeatInterval + wire.HeartbeatTimeout + 5*time.Second)
+	due := r.hushed.Load().Add(wire.HeartbeatTimeout + 5*time.Second)
 	if err := pause(ctx, time.Until(due)); err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ func startStack(ctx context.Context, o Options) (_ *stack, err error) {
 }
 
 func (s *stack) buildOperator(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", s.dir+"/",
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", s.dir+"/",
 		"github.com/nationtech/harmony-fleet/operator/cmd/fleet-operator")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building fleet-operator: %w\n%s", err, out)
