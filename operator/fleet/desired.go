@@ -13,7 +13,8 @@ const maxUnit = 1000
 // desired is what is known of a device's desired state.
 type desired struct {
 	// generation of the stored manifest; 0 for none. issued is the highest that
-	// was ever handed out: a write that failed may be stored all the same.
+	// was ever stored or handed out: a write that failed may be stored all the
+	// same, and a device may have read what the store has lost since.
 	// agent is the one that the device says it holds.
 	generation, issued, agent uint64
 	// flight is the write that was taken and is not certain to be stored. While

@@ -15,13 +15,17 @@ import (
 )
 
 var (
-	drawKey        = rapid.SampledFrom([]string{"env", "zone", "role"})
-	drawValue      = rapid.SampledFrom([]string{"a", "b", "c"})
-	drawDevice     = rapid.Custom(func(t *rapid.T) wire.DeviceID { return wire.DeviceID(fmt.Sprintf("d%d", rapid.IntRange(0, 5).Draw(t, "d"))) })
+	drawKey    = rapid.SampledFrom([]string{"env", "zone", "role"})
+	drawValue  = rapid.SampledFrom([]string{"a", "b", "c"})
+	drawDevice = rapid.Custom(func(t *rapid.T) wire.DeviceID {
+		return wire.DeviceID(fmt.Sprintf("d%d", rapid.IntRange(0, 5).Draw(t, "d")))
+	})
 	drawDeployment = rapid.Custom(func(t *rapid.T) wire.DeploymentID {
 		return testID(fmt.Sprintf("app%d", rapid.IntRange(0, 4).Draw(t, "a")))
 	})
-	drawPair   = rapid.Custom(func(t *rapid.T) pairKey { return pairKey{drawDevice.Draw(t, "device"), drawDeployment.Draw(t, "deployment")} })
+	drawPair = rapid.Custom(func(t *rapid.T) pairKey {
+		return pairKey{drawDevice.Draw(t, "device"), drawDeployment.Draw(t, "deployment")}
+	})
 	drawLabels = rapid.MapOfN(drawKey, drawValue, 0, 3)
 )
 
@@ -57,23 +61,38 @@ var drawSpec = rapid.Custom(func(t *rapid.T) Deployment {
 	return d
 })
 
-var drawState = rapid.Custom(func(t *rapid.T) *wire.DeviceState {
-	phase := rapid.SampledFrom([]wire.Phase{"", wire.PhasePending, wire.PhaseSucceeded, wire.PhaseSucceeded, wire.PhaseFailed}).Draw(t, "phase")
+// drawState is mostly of the version that is wanted.
+func (w *world) drawState(t *rapid.T, id wire.DeploymentID) *wire.DeviceState {
+	phase := rapid.SampledFrom([]wire.Phase{"", wire.PhasePending, wire.PhaseSucceeded, wire.PhaseFailed, wire.PhaseFailed}).Draw(t, "phase")
 	if phase == "" {
 		return nil
 	}
 	s := &wire.DeviceState{Phase: phase, Reason: "Reason", Message: rapid.SampledFrom([]string{"x", "y"}).Draw(t, "message")}
 	_, s.Digest = testScore(rapid.IntRange(0, 2).Draw(t, "version"))
+	if d := w.deployments[id]; d != nil && d.Digest != "" && rapid.IntRange(0, 3).Draw(t, "other") > 0 {
+		s.Digest = d.Digest
+	}
 	return s
-})
+}
 
 // events are what may happen around a Fleet at any time.
 func (w *world) events(random *rand.Rand) map[string]func(*rapid.T) {
+	report := func(t *rapid.T) {
+		k := drawPair.Draw(t, "pair")
+		w.report(k, w.drawState(t, k.deployment))
+	}
 	return map[string]func(*rapid.T){
-		"set device":        func(t *rapid.T) { w.setDevice(drawDevice.Draw(t, "id"), drawLabels.Draw(t, "labels")) },
-		"set deployment":    func(t *rapid.T) { w.setDeployment(drawSpec.Draw(t, "spec")) },
-		"report":            func(t *rapid.T) { w.report(drawPair.Draw(t, "pair"), drawState.Draw(t, "state")) },
-		"report again":      func(t *rapid.T) { w.report(drawPair.Draw(t, "pair"), drawState.Draw(t, "state")) },
+		"set device":     func(t *rapid.T) { w.setDevice(drawDevice.Draw(t, "id"), drawLabels.Draw(t, "labels")) },
+		"set deployment": func(t *rapid.T) { w.setDeployment(drawSpec.Draw(t, "spec")) },
+		"set version": func(t *rapid.T) {
+			if d := w.deployments[drawDeployment.Draw(t, "id")]; d != nil && d.Invalid == "" {
+				next := *d
+				next.Score, next.Digest = testScore(rapid.IntRange(0, 2).Draw(t, "version"))
+				w.setDeployment(next)
+			}
+		},
+		"report":            report,
+		"report more":       report,
 		"remove device":     func(t *rapid.T) { w.removeDevice(drawDevice.Draw(t, "id")) },
 		"remove deployment": func(t *rapid.T) { w.removeDeployment(drawDeployment.Draw(t, "id")) },
 		"see everything again": func(t *rapid.T) {
@@ -105,7 +124,10 @@ func (w *world) events(random *rand.Rand) map[string]func(*rapid.T) {
 		},
 		"store is read again": func(t *rapid.T) { w.reload(t, random) },
 		"store is lost": func(t *rapid.T) {
-			clear(w.store)
+			for _, s := range w.store {
+				s.manifest = nil
+				clear(s.keys)
+			}
 			w.reload(t, random)
 		},
 		"operator restarts": func(t *rapid.T) { w.restart(random) },
@@ -115,11 +137,10 @@ func (w *world) events(random *rand.Rand) map[string]func(*rapid.T) {
 func (w *world) reload(t tester, random *rand.Rand) {
 	w.f.ResetStored()
 	w.checkQuiet(t)
-	events := w.storeEvents(w.f)
-	random.Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
-	for _, event := range events {
-		event()
+	for _, s := range w.store {
+		s.failed = nil
 	}
+	shuffled(w.storeEvents(w.f), random)
 	w.f.Converge()
 }
 
@@ -127,10 +148,13 @@ func (w *world) reload(t tester, random *rand.Rand) {
 func (w *world) effects() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
 		"write": func(t *rapid.T) {
-			for _, dw := range w.f.TakeWrites(rapid.IntRange(1, 20).Draw(t, "messages")) {
+			for _, dw := range w.take(t, rapid.IntRange(1, 20).Draw(t, "messages")) {
 				outcome := rapid.SampledFrom([]string{"stored", "lost", "unknown"}).Draw(t, "outcome")
 				if outcome != "lost" {
 					w.land(t, dw)
+				}
+				if w.shelf(dw.Device).failed = &dw; outcome == "stored" {
+					w.shelf(dw.Device).failed = nil
 				}
 				w.f.Written(dw, outcome == "stored")
 			}
@@ -139,7 +163,7 @@ func (w *world) effects() map[string]func(*rapid.T) {
 			for _, p := range w.f.TakeStatus(w.now, rapid.IntRange(1, 3).Draw(t, "limit")) {
 				ok := rapid.Bool().Draw(t, "ok")
 				if ok {
-					w.patchStatus(p)
+					w.patchStatus(t, p)
 				}
 				w.f.StatusWritten(p, ok)
 			}
@@ -155,9 +179,19 @@ func (w *world) effects() map[string]func(*rapid.T) {
 		},
 		"confirm unowned": func(t *rapid.T) {
 			for _, id := range w.f.Unowned() {
+				if w.deployments[id] != nil {
+					t.Fatalf("%s has a resource and is unowned", id)
+				}
 				w.confirmed[id] = true
 				w.f.ConfirmGone(id)
 			}
+		},
+		"confirm late": func(t *rapid.T) {
+			id := drawDeployment.Draw(t, "id")
+			if w.deployments[id] == nil {
+				w.confirmed[id] = true
+			}
+			w.f.ConfirmGone(id)
 		},
 	}
 }
@@ -194,9 +228,7 @@ func TestAnyOrder(t *testing.T) {
 			actions[rapid.SampledFrom([]string{"set device", "set deployment", "report", "heartbeat"}).Draw(t, "event")](t)
 			w.checkQuiet(t)
 		}
-		for _, event := range w.storeEvents(w.f) {
-			event()
-		}
+		shuffled(w.storeEvents(w.f), random)
 		w.f.Converge()
 		for name, effect := range w.effects() {
 			actions[name] = effect

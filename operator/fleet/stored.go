@@ -48,6 +48,7 @@ func (f *Fleet) LoadStored(id wire.DeviceID, dep wire.DeploymentID, stored score
 // device has a record for each of the manifest's entries.
 func (f *Fleet) storeManifest(d *device, m wire.Manifest) {
 	d.generation = m.Generation
+	d.issued = max(d.issued, m.Generation)
 	for i := range d.records {
 		r := &d.records[i]
 		entry := m.Deployments[r.deployment.token]

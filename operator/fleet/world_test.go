@@ -5,11 +5,13 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -37,7 +39,6 @@ type world struct {
 	states      map[pairKey]report
 	beats       map[wire.DeviceID]beat
 	store       map[wire.DeviceID]*shelf
-	scores      map[score.Digest]bool
 }
 
 type resource struct {
@@ -64,7 +65,18 @@ type beat struct {
 type shelf struct {
 	manifest *wire.Manifest
 	keys     map[wire.DeploymentID]score.Digest
+	issued   uint64       // highest generation that was ever taken
+	failed   *DeviceWrite // whose end is not known
 }
+
+func (s *shelf) entries() map[string]wire.ManifestEntry {
+	if s.manifest == nil {
+		return nil
+	}
+	return s.manifest.Deployments
+}
+
+func (s *shelf) entry(id wire.DeploymentID) score.Digest { return s.entries()[id.Token()].Digest }
 
 func newWorld() *world {
 	return &world{
@@ -82,7 +94,9 @@ func (w *world) shelf(id wire.DeviceID) *shelf {
 	return w.store[id]
 }
 
-func testID(name string) wire.DeploymentID { return wire.DeploymentID{Namespace: "default", Name: name} }
+func testID(name string) wire.DeploymentID {
+	return wire.DeploymentID{Namespace: "default", Name: name}
+}
 
 func testScore(version int) ([]byte, score.Digest) {
 	data := fmt.Appendf(nil, "score %d", version)
@@ -141,43 +155,113 @@ func (w *world) heartbeat(id wire.DeviceID, h wire.Heartbeat) {
 // load tells a Fleet everything that the world holds, in a random order and some
 // of it twice.
 func (w *world) load(f *Fleet, random *rand.Rand) {
-	var events []func()
-	add := func(event func()) {
-		for range 1 + random.IntN(2) {
-			events = append(events, event)
-		}
-	}
+	events := w.storeEvents(f)
 	for id, r := range w.devices {
-		add(func() { f.SetDevice(id, r.labels, r.conditions) })
+		events["device "+string(id)] = func() { f.SetDevice(id, r.labels, r.conditions) }
 	}
-	for _, d := range w.deployments {
-		add(func() { f.SetDeployment(*d) })
+	for id, d := range w.deployments {
+		events["deployment "+id.Token()] = func() { f.SetDeployment(*d) }
 	}
 	for k, r := range w.states {
-		add(func() { f.ObserveState(k.device, k.deployment, &r.state, r.at) })
+		events["state "+wire.DeploymentKey(k.device, k.deployment)] = func() { f.ObserveState(k.device, k.deployment, &r.state, r.at) }
 	}
 	for id, b := range w.beats {
-		add(func() { f.ObserveHeartbeat(id, b.heartbeat, b.at) })
+		events["heartbeat "+string(id)] = func() { f.ObserveHeartbeat(id, b.heartbeat, b.at) }
 	}
-	for _, event := range w.storeEvents(f) {
-		add(event)
-	}
-	random.Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
-	for _, event := range events {
-		event()
-	}
+	shuffled(events, random)
 }
 
-func (w *world) storeEvents(f *Fleet) (events []func()) {
+func (w *world) storeEvents(f *Fleet) map[string]func() {
+	events := map[string]func(){}
 	for id, s := range w.store {
 		if s.manifest != nil {
-			events = append(events, func() { f.LoadManifest(id, *s.manifest) })
+			events["manifest "+string(id)] = func() { f.LoadManifest(id, *s.manifest) }
 		}
 		for dep, digest := range s.keys {
-			events = append(events, func() { f.LoadStored(id, dep, digest) })
+			events["stored "+wire.DeploymentKey(id, dep)] = func() { f.LoadStored(id, dep, digest) }
 		}
 	}
 	return events
+}
+
+// shuffled runs each event once or twice.
+func shuffled(events map[string]func(), random *rand.Rand) {
+	var order []string
+	for _, name := range slices.Sorted(maps.Keys(events)) {
+		order = append(order, name)
+		if random.IntN(2) == 0 {
+			order = append(order, name)
+		}
+	}
+	random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	for _, name := range order {
+		events[name]()
+	}
+}
+
+// take takes writes and holds each that is made anew against what is allowed.
+func (w *world) take(t tester, messages int) []DeviceWrite {
+	t.Helper()
+	taken := w.f.TakeWrites(messages)
+	if !slices.IsSortedFunc(taken, func(a, b DeviceWrite) int { return strings.Compare(string(a.Device), string(b.Device)) }) {
+		t.Fatalf("writes are not sorted")
+	}
+	for _, dw := range taken {
+		s := w.shelf(dw.Device)
+		if s.failed != nil {
+			if diff := cmp.Diff(*s.failed, dw, cmp.AllowUnexported(DeviceWrite{})); diff != "" {
+				t.Fatalf("a write that failed is not taken again as it was:\n%s", diff)
+			}
+			continue
+		}
+		w.checkNew(t, dw)
+	}
+	return taken
+}
+
+func (w *world) checkNew(t tester, dw DeviceWrite) {
+	t.Helper()
+	s := w.shelf(dw.Device)
+	if agent := w.beats[dw.Device].heartbeat.Generation; dw.Manifest.Generation <= max(agent, s.issued) {
+		t.Fatalf("%s: generation %d; the agent holds %d, and %d was issued", dw.Device, dw.Manifest.Generation, agent, s.issued)
+	}
+	s.issued = dw.Manifest.Generation
+	for _, put := range dw.Put {
+		d := w.deployments[put.Deployment]
+		_, reported := w.states[pairKey{dw.Device, put.Deployment}]
+		held := d != nil && (d.Paused || d.Invalid != "")
+		if d == nil || !w.matches(d, dw.Device) || held && (!reported && s.entry(d.ID) != d.Digest || s.keys[d.ID] != "") {
+			t.Fatalf("%s is put for %s: %+v", put.Deployment, dw.Device, d)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.entries())) {
+		before, after := s.manifest.Deployments[id], dw.Manifest.Deployments[id]
+		if before.Digest == after.Digest && before.Revision != after.Revision {
+			t.Fatalf("%s on %s: revision of the same digest goes from %d to %d", id, dw.Device, before.Revision, after.Revision)
+		}
+		if after.Digest == "" {
+			w.checkDrop(t, dw.Device, id)
+		}
+	}
+	for _, id := range dw.Delete {
+		w.checkDrop(t, dw.Device, id.Token())
+	}
+}
+
+// checkDrop tells whether something may be taken back.
+func (w *world) checkDrop(t tester, device wire.DeviceID, token string) {
+	t.Helper()
+	id, _ := wire.ParseDeploymentToken(token)
+	d := w.deployments[id]
+	switch {
+	case d == nil && !w.confirmed[id]:
+		t.Fatalf("unconfirmed %s is taken from %s", id, device)
+	case d == nil, d.Deleting, w.removed[device]:
+	case w.devices[device] == nil:
+		t.Fatalf("%s is taken from %s, which is unknown", id, device)
+	case d.Paused, d.Invalid != "", w.matches(d, device):
+		t.Fatalf("%s is taken from %s: %+v", id, device, d)
+	}
 }
 
 // land carries a write out, as an atomic batch does, and holds it against what
@@ -192,9 +276,6 @@ func (w *world) land(t tester, dw DeviceWrite) {
 		t.Fatalf("generation of %s goes from %d to %d", dw.Device, s.manifest.Generation, dw.Manifest.Generation)
 	}
 	for _, id := range dw.Delete {
-		if w.deployments[id] == nil && !w.confirmed[id] {
-			t.Fatalf("%s of unconfirmed %s is deleted", id, dw.Device)
-		}
 		delete(s.keys, id)
 	}
 	for _, put := range dw.Put {
@@ -220,14 +301,15 @@ func (w *world) settle(t tester, confirm bool) {
 				}
 			}
 		}
-		writes := w.f.TakeWrites(1000)
+		writes := w.take(t, 1000)
 		for _, dw := range writes {
 			w.land(t, dw)
 			w.f.Written(dw, true)
+			w.shelf(dw.Device).failed = nil
 		}
 		statuses := w.f.TakeStatus(w.now, 100)
 		for _, p := range statuses {
-			w.patchStatus(p)
+			w.patchStatus(t, p)
 			w.f.StatusWritten(p, true)
 		}
 		devices := w.f.TakeDevices(w.now, 100)
@@ -242,10 +324,24 @@ func (w *world) settle(t tester, confirm bool) {
 	t.Fatalf("effects without end")
 }
 
-func (w *world) patchStatus(p StatusPatch) {
-	if d := w.deployments[p.ID]; d != nil && d.UID == p.UID {
-		d.Status = p.Status
+// patchStatus writes a status, and wants it to change something, and its
+// transition times to move with their conditions.
+func (w *world) patchStatus(t tester, p StatusPatch) {
+	t.Helper()
+	d := w.deployments[p.ID]
+	if cmp.Equal(d.Status, p.Status, cmpopts.EquateEmpty()) {
+		t.Fatalf("%s: patch without a change: %+v", p.ID, p.Status)
 	}
+	for _, c := range p.Status.Conditions {
+		since := metav1.NewTime(w.now)
+		if old := meta.FindStatusCondition(d.Status.Conditions, c.Type); old != nil && old.Status == c.Status {
+			since = old.LastTransitionTime
+		}
+		if !c.LastTransitionTime.Equal(&since) {
+			t.Fatalf("%s: %s since %s, want %s", p.ID, c.Type, c.LastTransitionTime, since)
+		}
+	}
+	d.Status = p.Status
 }
 
 func (w *world) patchDevice(p DevicePatch) {
@@ -308,8 +404,9 @@ func (w *world) checkCounters(t tester) {
 	}
 	for id, d := range w.deployments {
 		dep := w.f.deployments[id]
-		dep.lastError = w.f.lastError(dep)
-		if diff := cmp.Diff(w.aggregate(d), dep.aggregate(), cmpopts.EquateEmpty()); diff != "" {
+		counted := dep.aggregate()
+		counted.LastError = w.f.lastError(dep)
+		if diff := cmp.Diff(w.aggregate(d), counted, cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("%s: aggregate (-recount +counters):\n%s", id, diff)
 		}
 		if d.Status.ObservedGeneration > d.Generation {
@@ -357,7 +454,7 @@ func (w *world) checkPlace(t tester, s *shelf, k pairKey) {
 	}
 	d := w.deployments[k.deployment]
 	switch {
-	case d != nil && d.Deleting, d == nil && w.confirmed[k.deployment], d != nil && w.removed[k.device]:
+	case d != nil && d.Deleting, d == nil && w.f.deployments[k.deployment].gone, d != nil && w.removed[k.device]:
 		if key != "" || entry != "" {
 			t.Fatalf("%v is stored (key %q, entry %q) though it is taken back", k, key, entry)
 		}
@@ -377,6 +474,13 @@ func (w *world) restart(random *rand.Rand) {
 	w.f = New(Options{})
 	w.confirmed = map[wire.DeploymentID]bool{}
 	w.removed = map[wire.DeviceID]bool{}
+	for _, s := range w.store {
+		// A new operator knows what is stored, and nothing of what was issued.
+		s.issued, s.failed = 0, nil
+		if s.manifest != nil {
+			s.issued = s.manifest.Generation
+		}
+	}
 	w.load(w.f, random)
 	w.f.Converge()
 }
