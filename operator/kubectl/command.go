@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -39,13 +38,16 @@ type session struct {
 	genericiooptions.IOStreams
 	kube *genericclioptions.ConfigFlags
 	nats natsFlags
-	now  func() time.Time
+	// version of this program.
+	version string
+	now     func() time.Time
 }
 
-// Run runs `kubectl fleet` with the arguments that follow its name and returns
-// the exit code: 0 for success, 1 for a failure, 2 for wrong usage.
-func Run(ctx context.Context, args []string, streams genericiooptions.IOStreams) int {
-	s := &session{IOStreams: streams, kube: genericclioptions.NewConfigFlags(true), now: time.Now}
+// Run runs this version of `kubectl fleet` with the arguments that follow its
+// name and returns the exit code: 0 for success, 1 for a failure, 2 for wrong
+// usage.
+func Run(ctx context.Context, version string, args []string, streams genericiooptions.IOStreams) int {
+	s := &session{IOStreams: streams, kube: genericclioptions.NewConfigFlags(true), now: time.Now, version: version}
 	root := newRoot(s) //nolint:contextcheck // the commands have the context from cobra
 	root.SetArgs(args)
 	command, err := root.ExecuteContextC(ctx)
@@ -74,7 +76,7 @@ logs also ask the fleet's broker:
   FLEET_NATS_PASSWORD_FILE  or --nats-password-file, or FLEET_NATS_PASSWORD
   FLEET_NATS_CA_FILE        or --nats-ca-file, when the system does not trust it`,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl fleet"},
-		Version:       buildVersion(),
+		Version:       s.version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -120,15 +122,8 @@ func newVersion(s *session) *cobra.Command {
 		Short: "Print the version of this program",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			fmt.Fprintln(s.Out, "kubectl-fleet", buildVersion())
+			fmt.Fprintln(s.Out, "kubectl-fleet", s.version)
 			return nil
 		},
 	}
-}
-
-func buildVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }

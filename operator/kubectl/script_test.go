@@ -31,7 +31,7 @@ func (w withControlPlane) Run() int { return kube.RunTests(w.m) }
 
 func TestMain(m *testing.M) {
 	testscript.Main(withControlPlane{m}, map[string]func(){"kubectl-fleet": func() {
-		os.Exit(Run(context.Background(), os.Args[1:], genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}))
+		os.Exit(Run(context.Background(), "v1.2.3", os.Args[1:], genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}))
 	}})
 }
 
