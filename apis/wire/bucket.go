@@ -25,9 +25,9 @@ type Bucket struct {
 	MaxAge time.Duration
 	// MaxConsumers bounds the consumers: the operator's, and people's who look.
 	MaxConsumers int
-	// Memory keeps the bucket in memory: what it holds is worthless after a
-	// restart of the broker.
-	Memory bool
+	// LazySync lets the broker acknowledge a write before it is on the disk: the
+	// last values may be lost in a power cut, and are sent again soon anyway.
+	LazySync bool
 	// AtomicPublish admits batches, and TTL admits messages that expire. Only
 	// buckets that no device may write have them: a device could hold the
 	// stream's 50 batch slots.
@@ -60,7 +60,7 @@ var (
 	DeviceHeartbeats = Bucket{
 		Name: "device-heartbeat", Description: "last sign of life of each device; written by its agent",
 		MaxBytes: 256 << 20, MaxMessageSize: 1 << 10, MaxAge: 24 * time.Hour, MaxConsumers: 64,
-		Memory: true,
+		LazySync: true,
 	}
 )
 

@@ -182,7 +182,10 @@ func TestFollowBeginsAgainWithAShorterStream(t *testing.T) {
 // TestFollowOfABucketInMemory restarts the broker under a bucket in memory: it
 // comes back as another, empty stream.
 func TestFollowOfABucketInMemory(t *testing.T) {
-	b := startBroker(t, broker.Options{})
+	inMemory := only(wire.DeviceHeartbeats, func(c *jetstream.StreamConfig) {
+		c.Storage, c.PersistMode = jetstream.MemoryStorage, jetstream.DefaultPersistMode
+	})
+	b := startBroker(t, broker.Options{Shape: inMemory})
 	_, js := raw(t, b)
 	put(t, js, wire.DeviceHeartbeats, "a", "1")
 	r := follow(t, connect(t, b), wire.DeviceHeartbeats)

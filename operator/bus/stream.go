@@ -29,8 +29,8 @@ func StreamConfig(b wire.Bucket) jetstream.StreamConfig {
 		AllowMsgTTL:        b.TTL,
 		AllowAtomicPublish: b.AtomicPublish,
 	}
-	if b.Memory {
-		config.Storage = jetstream.MemoryStorage
+	if b.LazySync {
+		config.PersistMode = jetstream.AsyncPersistMode
 	}
 	if b.Republish != "" {
 		config.RePublish = &jetstream.RePublish{Source: b.Subjects(), Destination: b.Republish + ".>"}

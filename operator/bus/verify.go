@@ -68,7 +68,7 @@ func exactly[T comparable](name string, found, want T) field {
 
 // checkShape returns a problem for each setting that would break the fleet.
 func checkShape(found, want jetstream.StreamConfig) []error {
-	durable := want.Storage == jetstream.FileStorage
+	durable := want.PersistMode == jetstream.DefaultPersistMode
 	fields := []field{
 		exactly("subjects", fmt.Sprint(found.Subjects), fmt.Sprint(want.Subjects)),
 		exactly("retention", found.Retention, want.Retention),

@@ -14,15 +14,17 @@ import (
 	"github.com/nationtech/harmony-fleet/smoke/broker"
 )
 
-func TestVerifyShape(t *testing.T) {
-	only := func(b wire.Bucket, change func(*jetstream.StreamConfig)) func(*jetstream.StreamConfig) bool {
-		return func(c *jetstream.StreamConfig) bool {
-			if c.Name == b.Stream() {
-				change(c)
-			}
-			return true
+// only bends the stream of one bucket.
+func only(b wire.Bucket, change func(*jetstream.StreamConfig)) func(*jetstream.StreamConfig) bool {
+	return func(c *jetstream.StreamConfig) bool {
+		if c.Name == b.Stream() {
+			change(c)
 		}
+		return true
 	}
+}
+
+func TestVerifyShape(t *testing.T) {
 	tests := map[string]struct {
 		reason string
 		shape  func(*jetstream.StreamConfig) bool

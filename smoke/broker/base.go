@@ -170,8 +170,7 @@ func (b *base) admit(ctx context.Context, id wire.DeviceID, reload func() error)
 	})
 }
 
-// provision creates the streams that are missing. Those in memory are missing
-// after each restart.
+// provision creates the streams that are missing.
 func (b *base) provision(ctx context.Context) error {
 	conn, err := b.connect(b.Provisioner())
 	if err != nil {

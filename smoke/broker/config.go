@@ -30,7 +30,6 @@ type serverConfig struct {
 type jetStreamConfig struct {
 	StoreDir     string         `json:"store_dir"`
 	SyncInterval string         `json:"sync_interval,omitempty"`
-	MaxMemory    int64          `json:"max_memory_store"`
 	MaxFile      int64          `json:"max_file_store"`
 	Limits       map[string]int `json:"limits"`
 }
@@ -76,9 +75,8 @@ func (b *base) config() serverConfig {
 			StoreDir: filepath.Join(b.options.Dir, "jetstream"),
 			// The buckets reserve their MaxBytes, so what is free on the host
 			// must not decide.
-			MaxMemory: 1 << 30,
-			MaxFile:   16 << 30,
-			Limits:    map[string]int{"default_max_consumers": 1000},
+			MaxFile: 16 << 30,
+			Limits:  map[string]int{"default_max_consumers": 1000},
 		},
 		Accounts: map[string]accountConfig{},
 	}
