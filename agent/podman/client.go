@@ -209,3 +209,12 @@ func (c *Client) DiskBytes(ctx context.Context) (uint64, error) {
 	i, err := c.info(ctx)
 	return i.Store.Allocated, err
 }
+
+// Close lets go of idle connections. The client may be used again.
+func (c *Client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn != nil {
+		c.conn.Client.CloseIdleConnections()
+	}
+}

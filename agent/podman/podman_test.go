@@ -43,7 +43,7 @@ func start(t *testing.T) fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { client.conn.Client.CloseIdleConnections() })
+	t.Cleanup(client.Close)
 	return fixture{t, service, images, client}
 }
 

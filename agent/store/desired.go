@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -35,33 +36,34 @@ type desiredJSON struct {
 	Deployments map[string]Workload `json:"deployments"`
 }
 
+// ErrDamaged says that the saved desired state cannot be read.
+var ErrDamaged = errors.New("saved desired state is damaged")
+
 // LoadDesired reads the last saved desired state; it is zero when there is none.
-// A damaged file is kept aside under another name for people to look at, and the
-// error names it: the caller knows nothing then and must not remove anything.
+// A damaged file is kept aside under another name for people to look at, and
+// ErrDamaged names it: the caller knows nothing then and must not remove
+// anything.
 func (s *Store) LoadDesired() (Desired, error) {
-	var file desiredJSON
-	found, err := s.load(desiredFile, &file)
-	if found {
-		var d Desired
-		if d, err = file.desired(); err == nil {
-			return d, nil
-		}
+	data, err := s.read(desiredFile)
+	if data == nil || err != nil {
+		return Desired{}, err
 	}
+	d, err := decodeDesired(data)
 	if err == nil {
-		return Desired{}, nil
+		return d, nil
 	}
 	path := filepath.Join(s.dir, desiredFile)
-	var pathErr *os.PathError
-	if errors.As(err, &pathErr) {
-		return Desired{}, err // unreadable now, which says nothing about its content
+	if renameErr := os.Rename(path, path+damaged); renameErr != nil {
+		return Desired{}, fmt.Errorf("keeping the damaged %s aside: %w", path, renameErr)
 	}
-	return Desired{}, errors.Join(
-		fmt.Errorf("desired state is damaged, kept as %s: %w", path+damaged, err),
-		os.Rename(path, path+damaged),
-	)
+	return Desired{}, fmt.Errorf("%w, kept as %s: %w", ErrDamaged, path+damaged, err)
 }
 
-func (file desiredJSON) desired() (Desired, error) {
+func decodeDesired(data []byte) (Desired, error) {
+	var file desiredJSON
+	if err := json.Unmarshal(data, &file); err != nil {
+		return Desired{}, err
+	}
 	if file.Generation == 0 || file.Deployments == nil {
 		return Desired{}, errors.New("generation or deployments is missing")
 	}

@@ -1,6 +1,9 @@
 package store
 
 import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/nationtech/harmony-fleet/apis/wire"
@@ -44,7 +47,13 @@ func (s *Store) SaveReport(r Report) error { return s.save(reportFile, r) }
 
 // LoadReport reads the last report; it is zero when there is none.
 func (s *Store) LoadReport() (Report, error) {
+	data, err := s.read(reportFile)
+	if data == nil || err != nil {
+		return Report{}, err
+	}
 	var r Report
-	_, err := s.load(reportFile, &r)
-	return r, err
+	if err := json.Unmarshal(data, &r); err != nil {
+		return Report{}, fmt.Errorf("reading %s: %w", filepath.Join(s.dir, reportFile), err)
+	}
+	return r, nil
 }

@@ -36,19 +36,16 @@ func Open(dir string) (*Store, error) {
 	return &Store{dir: dir}, nil
 }
 
-// load reads a JSON file into value and reports whether there is one.
-func (s *Store) load(name string, value any) (bool, error) {
+// read is the content of a file, nil when there is none.
+func (s *Store) read(name string) ([]byte, error) {
 	data, err := os.ReadFile(filepath.Join(s.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("reading the agent's state: %w", err)
+		return nil, fmt.Errorf("reading the agent's state: %w", err)
 	}
-	if err := json.Unmarshal(data, value); err != nil {
-		return false, fmt.Errorf("reading %s: %w", filepath.Join(s.dir, name), err)
-	}
-	return true, nil
+	return data, nil
 }
 
 // save writes value as a JSON file of mode 0600. After an error the old file is

@@ -1,7 +1,7 @@
 // Package workload keeps the device running what it shall: it looks at the
-// containers, has agent/reconcile decide, and carries the steps out through a
-// Runtime. It starts from the disk, needs no broker, and leaves the containers
-// running when it ends.
+// containers, has agent/reconcile decide, and has a Runtime carry the steps out.
+// It starts from the disk, needs no broker, and leaves the containers running
+// when it ends.
 //
 // It never decides what to do with a container and never talks to the broker.
 package workload
@@ -11,11 +11,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 
+	"github.com/nationtech/harmony-fleet/agent/reconcile"
 	"github.com/nationtech/harmony-fleet/agent/store"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
@@ -24,9 +27,14 @@ import (
 var ErrStale = errors.New("desired state is stale")
 
 // Runtime is what runs containers.
-type Runtime interface{}
+type Runtime interface {
+	// List is every container of the device, whatever state it is in.
+	List(context.Context, wire.DeviceID) ([]reconcile.Container, error)
+	// Do carries out one step. It returns soon after its context ends.
+	Do(context.Context, wire.DeviceID, reconcile.Step) reconcile.Outcome
+}
 
-// Options of a Manager; only Clock and Report may be left out.
+// Options of a Manager; Clock and Report may be left out.
 type Options struct {
 	Device wire.DeviceID
 	Podman Runtime
@@ -48,23 +56,38 @@ type Manager struct {
 
 	mu      sync.Mutex
 	desired store.Desired
-	states  map[wire.DeploymentID]wire.DeviceState
+	wanted  map[wire.DeploymentID]reconcile.Wanted // desired, decoded
+	known   map[wire.DeploymentID]known
 }
 
-// New loads the desired state from the disk.
+// known is what the manager last said of a Deployment.
+type known struct {
+	state wire.DeviceState
+	since time.Time
+	// said is when the state was reported.
+	said    time.Time
+	nextTry time.Time
+}
+
+// New loads the desired state from the disk. A damaged one is logged and leaves
+// nothing known: what runs goes on until the first Apply.
 func New(o Options) (*Manager, error) {
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Report == nil {
+		o.Report = func(wire.DeploymentID, *wire.DeviceState) {}
+	}
+	m := &Manager{options: o, wake: make(chan struct{}, 1), known: map[wire.DeploymentID]known{}}
 	desired, err := o.Store.LoadDesired()
-	if err != nil {
+	switch {
+	case errors.Is(err, store.ErrDamaged):
+		o.Log.Error(err, "starting without a desired state; what runs goes on")
+	case err != nil:
 		return nil, err
 	}
-	return &Manager{options: o, desired: desired, wake: make(chan struct{}, 1), states: map[wire.DeploymentID]wire.DeviceState{}}, nil
-}
-
-// Run carries out what is desired until ctx ends. Containers stay as they are
-// then.
-func (m *Manager) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+	m.hold(desired)
+	return m, nil
 }
 
 // Apply makes d the desired state: durable first, then on the way. A lower
@@ -73,13 +96,13 @@ func (m *Manager) Run(ctx context.Context) error {
 func (m *Manager) Apply(d store.Desired) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if d.Generation < m.desired.Generation {
+	if d.Generation == 0 || d.Generation < m.desired.Generation {
 		return fmt.Errorf("generation %d, held %d: %w", d.Generation, m.desired.Generation, ErrStale)
 	}
 	if err := m.options.Store.SaveDesired(d); err != nil {
 		return err
 	}
-	m.desired = d
+	m.hold(d)
 	select {
 	case m.wake <- struct{}{}:
 	default:
@@ -87,22 +110,48 @@ func (m *Manager) Apply(d store.Desired) error {
 	return nil
 }
 
-// Desired is the held desired state; it is shared and must not be changed.
+// hold takes d over, decoding what changed.
+func (m *Manager) hold(d store.Desired) {
+	wanted := make(map[wire.DeploymentID]reconcile.Wanted, len(d.Deployments))
+	for id, w := range d.Deployments {
+		if held, same := m.wanted[id]; same && held.Digest == w.Digest {
+			wanted[id] = held
+		} else {
+			wanted[id] = reconcile.Want(w.Digest, w.Score)
+		}
+	}
+	m.desired, m.wanted = d, wanted
+}
+
+// Desired is the held desired state, shared: it must not be changed.
 func (m *Manager) Desired() store.Desired {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.desired
 }
 
-// States is the last state of each Deployment that is or was here.
+// States is the last state of each Deployment that is here or shall be.
 func (m *Manager) States() map[wire.DeploymentID]wire.DeviceState {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return maps.Clone(m.states)
+	states := make(map[wire.DeploymentID]wire.DeviceState, len(m.known))
+	for id, k := range m.known {
+		states[id] = k.state
+	}
+	return states
 }
 
-// Deployments is the part of a store.Report that the manager knows, in the order
-// of names.
+// Deployments is the manager's part of a store.Report, in the order of names.
 func (m *Manager) Deployments() []store.DeploymentReport {
-	return nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	reports := make([]store.DeploymentReport, 0, len(m.known))
+	for _, id := range slices.SortedFunc(maps.Keys(m.known), func(a, b wire.DeploymentID) int { return strings.Compare(a.String(), b.String()) }) {
+		k := m.known[id]
+		reports = append(reports, store.DeploymentReport{
+			Namespace: id.Namespace, Name: id.Name, Revision: m.desired.Deployments[id].Revision,
+			State: k.state, Since: k.since, NextTry: k.nextTry,
+		})
+	}
+	return reports
 }

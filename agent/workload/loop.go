@@ -1,0 +1,236 @@
+package workload
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/nationtech/harmony-fleet/agent/reconcile"
+	"github.com/nationtech/harmony-fleet/apis/wire"
+)
+
+const (
+	// Steps at the same time. Pulls, which may take hours, have their own share.
+	maxPulls, maxOthers = 3, 4
+	// failedLooks is how many looks in a row must fail before that is reported:
+	// podman's service may just be restarting.
+	failedLooks = 3
+	// maxLookDelay is the longest pause between two looks while they fail.
+	maxLookDelay = 30 * time.Second
+)
+
+// loop is the state of Run, which alone touches it. Steps run in goroutines of
+// their own and hand their outcomes back over done.
+type loop struct {
+	*Manager
+	memory map[wire.DeploymentID]map[string]reconcile.Memory
+	busy   map[wire.DeploymentID]map[string]task
+	done   chan result
+	steps  sync.WaitGroup
+	// misses is how many looks in a row failed.
+	misses int
+}
+
+type task struct {
+	step   reconcile.Step
+	cancel context.CancelFunc
+}
+
+type result struct {
+	step    reconcile.Step
+	outcome reconcile.Outcome
+	// dropped says that the step was cancelled, so that the outcome says nothing.
+	dropped bool
+}
+
+// Run carries out what is desired until ctx ends. It returns when no step runs
+// any more; containers stay as they are.
+func (m *Manager) Run(ctx context.Context) error {
+	l := &loop{
+		Manager: m, done: make(chan result, maxPulls+maxOthers),
+		memory: map[wire.DeploymentID]map[string]reconcile.Memory{}, busy: map[wire.DeploymentID]map[string]task{},
+	}
+	defer l.steps.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.wake:
+		case <-timer.C:
+		case r := <-l.done:
+			l.finish(r)
+			for more := true; more; {
+				select {
+				case r := <-l.done:
+					l.finish(r)
+				default:
+					more = false
+				}
+			}
+		}
+		timer.Reset(l.turn(ctx))
+	}
+}
+
+// turn looks, plans, begins steps, and returns how long nothing needs to be done.
+func (l *loop) turn(ctx context.Context) time.Duration {
+	l.mu.Lock()
+	wanted, held := l.wanted, l.desired.Generation > 0
+	l.mu.Unlock()
+	if !held {
+		return l.options.PollInterval // nothing is known, so nothing is touched
+	}
+	containers, err := l.options.Podman.List(ctx, l.options.Device)
+	if err != nil {
+		return l.missed(ctx, err)
+	}
+	if l.misses >= failedLooks {
+		l.options.Log.Info("podman is back")
+	}
+	l.misses = 0
+	wake := l.options.PollInterval
+	for id, s := range l.situations(wanted, containers) {
+		plan := reconcile.Make(s)
+		l.memory[id] = plan.Memory
+		for _, key := range plan.Cancel {
+			l.busy[id][key.Service].cancel()
+		}
+		for _, step := range plan.Steps {
+			l.begin(ctx, step)
+		}
+		if !plan.Wake.IsZero() {
+			wake = min(wake, max(0, plan.Wake.Sub(s.Now)))
+		}
+		l.report(id, plan)
+	}
+	return wake
+}
+
+// missed takes in that podman could not be looked at. What is known stays until
+// that has happened a few times.
+func (l *loop) missed(ctx context.Context, err error) time.Duration {
+	if ctx.Err() != nil {
+		return 0
+	}
+	l.misses++
+	if l.misses == failedLooks {
+		l.options.Log.Error(err, "podman cannot be reached")
+	}
+	if l.misses >= failedLooks {
+		l.mu.Lock()
+		wanted, known := l.wanted, maps.Clone(l.known)
+		l.mu.Unlock()
+		for id, w := range wanted {
+			l.say(id, wire.DeviceState{
+				Phase: wire.PhaseFailed, Reason: reconcile.ReasonPodmanUnavailable, Digest: w.Digest,
+				Message: wire.CleanText(err.Error(), wire.MaxMessage), Containers: known[id].state.Containers,
+			}, time.Time{})
+		}
+	}
+	return min(maxLookDelay, time.Second<<min(l.misses-1, 5))
+}
+
+// situations are all Deployments that are wanted, or here, or were here.
+func (l *loop) situations(wanted map[wire.DeploymentID]reconcile.Wanted, containers []reconcile.Container) map[wire.DeploymentID]reconcile.Situation {
+	all := map[wire.DeploymentID]reconcile.Situation{}
+	now := l.options.Clock()
+	add := func(id wire.DeploymentID) {
+		if _, there := all[id]; there {
+			return
+		}
+		s := reconcile.Situation{ID: id, Memory: l.memory[id], Busy: map[string]reconcile.Step{}, Now: now}
+		if w, wants := wanted[id]; wants {
+			s.Wanted = &w
+		}
+		for service, t := range l.busy[id] {
+			s.Busy[service] = t.step
+		}
+		all[id] = s
+	}
+	for id := range wanted {
+		add(id)
+	}
+	for id := range l.memory {
+		add(id)
+	}
+	for id := range l.States() {
+		add(id)
+	}
+	for _, c := range containers {
+		add(c.Deployment)
+		s := all[c.Deployment]
+		s.Containers = append(s.Containers, c)
+		all[c.Deployment] = s
+	}
+	return all
+}
+
+// report says what a plan says of its Deployment.
+func (l *loop) report(id wire.DeploymentID, plan reconcile.Plan) {
+	switch {
+	case plan.Gone:
+		delete(l.memory, id)
+		l.sayGone(id)
+	case plan.State != nil:
+		nextTry := plan.Wake
+		if plan.State.Phase == wire.PhaseSucceeded {
+			nextTry = time.Time{} // it is just the next health check
+		}
+		l.say(id, *plan.State, nextTry)
+	}
+}
+
+// begin starts a step, unless too many run: the end of one of them leads to the
+// next turn, which plans it again.
+func (l *loop) begin(ctx context.Context, step reconcile.Step) {
+	pulls, others := 0, 0
+	for _, services := range l.busy {
+		for _, t := range services {
+			if t.step.Action == reconcile.Pull {
+				pulls++
+			} else {
+				others++
+			}
+		}
+	}
+	if isPull := step.Action == reconcile.Pull; isPull && pulls >= maxPulls || !isPull && others >= maxOthers {
+		return
+	}
+	if step.Action != reconcile.Check && step.Action != reconcile.Examine {
+		l.options.Log.Info("step begins", "action", step.Action, "deployment", step.Deployment.String(), "service", step.Key.Service, "container", step.Container.ID)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	if l.busy[step.Deployment] == nil {
+		l.busy[step.Deployment] = map[string]task{}
+	}
+	l.busy[step.Deployment][step.Key.Service] = task{step, cancel}
+	l.steps.Go(func() {
+		outcome := l.options.Podman.Do(ctx, l.options.Device, step)
+		outcome.Jitter = rand.Float64()
+		l.done <- result{step, outcome, outcome.Err != nil && ctx.Err() != nil}
+	})
+}
+
+// finish takes in the outcome of a step.
+func (l *loop) finish(r result) {
+	id, service := r.step.Deployment, r.step.Key.Service
+	l.busy[id][service].cancel()
+	delete(l.busy[id], service)
+	if len(l.busy[id]) == 0 {
+		delete(l.busy, id)
+	}
+	if r.dropped {
+		return
+	}
+	if r.outcome.Err != nil {
+		l.options.Log.Info("step failed", "action", r.step.Action, "deployment", id.String(), "service", service,
+			"reason", r.outcome.Err.Reason, "error", r.outcome.Err.Message)
+	}
+	if l.memory[id] != nil {
+		l.memory[id][service] = l.memory[id][service].After(r.step, r.outcome, l.options.Clock())
+	}
+}
