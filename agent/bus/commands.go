@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -48,7 +49,8 @@ func (s *session) handle(ctx context.Context, msg *nats.Msg) []byte {
 			Reason: wire.CommandUnknownVerb, Message: fmt.Sprintf("this agent knows no command %q", wire.CleanText(verb, 64)),
 		})
 	}
-	ctx, cancel := context.WithTimeout(ctx, wire.CommandTimeout)
+	// A reply is permitted for as long as its caller waits, and not after that.
+	ctx, cancel := context.WithTimeout(ctx, wire.CommandTimeout-time.Second)
 	defer cancel()
 	reply, err := handler(ctx, msg.Data)
 	if err != nil {
