@@ -365,7 +365,9 @@ func TestAPIServerIsGone(t *testing.T) {
 // TestTwoOperators: only the leader writes, and the other takes over.
 func TestTwoOperators(t *testing.T) {
 	w := newWorld(t)
-	elect := func(r *running) { r.config.LeaderElection = config.LeaderElection{Enabled: true, Namespace: operatorNamespace} }
+	elect := func(r *running) {
+		r.config.LeaderElection = config.LeaderElection{Enabled: true, Namespace: operatorNamespace}
+	}
 	leader := w.startConverged(elect)
 	standby := w.start(elect)
 	w.announce("pi-1", map[string]string{"group": "a"})

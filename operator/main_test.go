@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -28,6 +29,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -42,9 +44,20 @@ import (
 	"github.com/nationtech/harmony-fleet/smoke/process"
 )
 
+// clientLogs is what the client library says outside of the operator's log.
+var clientLogs logs
+
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(logr.Discard())
-	os.Exit(kube.RunTests(m))
+	klog.SetLogger(logr.FromSlogHandler(slog.NewTextHandler(&clientLogs, nil)))
+	code := kube.RunTests(m)
+	if code == 0 {
+		if err := goleak.Find(goleak.IgnoreTopFunction("k8s.io/klog/v2.(*flushDaemon).run.func1")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
 
 // patience is how long a test waits for something to become so. A busy machine
@@ -188,6 +201,9 @@ func (w *world) start(change ...func(*running)) *running {
 	}()
 	w.Cleanup(func() {
 		r.stop()
+		if text := r.logs.String() + clientLogs.String(); strings.Contains(text, operatorUser+`\" cannot`) {
+			w.Error("the operator lacks a permission")
+		}
 		if w.Failed() {
 			w.Logf("the operator's log:\n%s", r.logs)
 		}

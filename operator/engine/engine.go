@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
@@ -78,7 +77,9 @@ type Engine struct {
 	lacking source       // guarded by mu; sources that are being replayed
 	since   time.Time    // guarded by mu; when the oldest of those replays began
 	changes uint64       // guarded by mu; counts changes of resources
-	problem error        // guarded by mu; why the leader cannot work with the broker
+	// hasConverged is guarded by mu; true from the first time on.
+	hasConverged bool
+	problem      error // guarded by mu; why the leader cannot work with the broker
 }
 
 // New returns an engine that does nothing yet.
@@ -143,18 +144,18 @@ func (e *Engine) Run(ctx context.Context) error {
 	if !e.awaitFit(ctx, conn) {
 		return nil
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return conn.Follow(ctx, wire.DeviceInfos, infoFollower{e}) })
-	g.Go(func() error { return conn.Follow(ctx, wire.DeviceStates, stateFollower{e}) })
-	g.Go(func() error { return conn.Follow(ctx, wire.DeviceHeartbeats, heartbeatFollower{e}) })
-	g.Go(func() error { newStore(e, conn).run(ctx); return nil })
-	g.Go(func() error { e.patch(ctx); return nil })
-	g.Go(func() error { e.applyInfos(ctx); return nil })
-	g.Go(func() error { e.confirmOrphans(ctx); return nil })
-	g.Go(func() error { e.purgeMarkers(ctx, conn); return nil })
-	if err := g.Wait(); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("following the broker's buckets: %w", err)
+	var loops sync.WaitGroup
+	for bucket, follower := range map[wire.Bucket]bus.Follower{
+		wire.DeviceInfos: infoFollower{e}, wire.DeviceStates: stateFollower{e}, wire.DeviceHeartbeats: heartbeatFollower{e},
+	} {
+		loops.Go(func() { _ = conn.Follow(ctx, bucket, follower) }) // it ends with ctx alone
 	}
+	loops.Go(func() { newStore(e, conn).run(ctx) })
+	loops.Go(func() { e.patch(ctx) })
+	loops.Go(func() { e.applyInfos(ctx) })
+	loops.Go(func() { e.confirmOrphans(ctx) })
+	loops.Go(func() { e.purgeMarkers(ctx, conn) })
+	loops.Wait()
 	return nil
 }
 
@@ -274,8 +275,13 @@ func (e *Engine) replayed(s source) {
 		return
 	}
 	e.core.Converge()
+	log := e.o.Log
+	if e.hasConverged {
+		log = log.V(1) // an audit, or a repair that has a line of its own
+	}
+	e.hasConverged = true
 	stats := e.core.Stats()
-	e.o.Log.Info("converged", "devices", stats.Devices, "reachable", stats.Reachable, "deployments", stats.Deployments,
+	log.Info("converged", "devices", stats.Devices, "reachable", stats.Reachable, "deployments", stats.Deployments,
 		"assignments", stats.Assignments, "duration", e.o.Now().Sub(e.since))
 	e.poke()
 }

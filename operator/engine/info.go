@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -34,7 +35,8 @@ const (
 
 // infoQueue holds the newest report of each device until its Device is applied.
 type infoQueue struct {
-	queue workqueue.TypedRateLimitingInterface[wire.DeviceID]
+	queue   workqueue.TypedRateLimitingInterface[wire.DeviceID]
+	failing atomic.Bool // since the last success
 
 	mu     sync.Mutex
 	newest map[wire.DeviceID]wire.DeviceInfo // guarded by mu
@@ -98,12 +100,13 @@ func (e *Engine) applyInfo(ctx context.Context, id wire.DeviceID) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if err := e.applyDevice(ctx, id, info); err != nil {
-		if ctx.Err() == nil || e.infos.queue.NumRequeues(id) == 0 {
-			e.o.Log.Info("cannot apply a device; trying again", "device", id, "reason", err.Error())
+		if !e.infos.failing.Swap(true) { // one line tells of an outage, not one per device
+			e.o.Log.Info("cannot apply devices; trying again", "device", id, "reason", err.Error())
 		}
 		e.infos.putBack(id, info)
 		return
 	}
+	e.infos.failing.Store(false)
 	e.infos.queue.Forget(id)
 }
 

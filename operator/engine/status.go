@@ -86,13 +86,14 @@ func (e *Engine) patchAll(ctx context.Context, devices []fleet.DevicePatch, depl
 // patchStatus writes one Deployment's status. The patch tests the UID, so that a
 // resource that was created anew under the name is left alone.
 func (e *Engine) patchStatus(ctx context.Context, p fleet.StatusPatch) error {
-	d := &v1alpha1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: p.ID.Namespace, Name: p.ID.Name, UID: types.UID(p.UID)}}
+	d := &v1alpha1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: p.ID.Namespace, Name: p.ID.Name}}
 	patch, err := json.Marshal([]map[string]any{
 		{"op": "test", "path": "/metadata/uid", "value": p.UID},
 		{"op": "add", "path": "/status", "value": p.Status},
 	})
+	written := false
 	if err == nil {
-		err = e.send(ctx, d, client.RawPatch(types.JSONPatchType, patch))
+		written, err = e.send(ctx, d, client.RawPatch(types.JSONPatchType, patch))
 	}
 	e.mu.Lock()
 	e.core.StatusWritten(p, err == nil)
@@ -100,9 +101,11 @@ func (e *Engine) patchStatus(ctx context.Context, p fleet.StatusPatch) error {
 	if err != nil {
 		return fmt.Errorf("patching the status of deployment %s: %w", p.ID, err)
 	}
+	if !written {
+		return nil
+	}
 	e.metrics.age.Observe(e.o.Now().Sub(p.Since).Seconds())
 	if p.Event != nil {
-		d.UID = types.UID(p.UID)
 		e.o.Events.Eventf(d, nil, p.Event.Type, p.Event.Reason, "Report", "%s", p.Event.Message)
 	}
 	return nil
@@ -112,7 +115,7 @@ func (e *Engine) patchStatus(ctx context.Context, p fleet.StatusPatch) error {
 func (e *Engine) patchDevice(ctx context.Context, p fleet.DevicePatch) error {
 	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": p.Conditions}})
 	if err == nil {
-		err = e.send(ctx, &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: string(p.ID)}}, client.RawPatch(types.MergePatchType, patch))
+		_, err = e.send(ctx, &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: string(p.ID)}}, client.RawPatch(types.MergePatchType, patch))
 	}
 	e.mu.Lock()
 	e.core.DeviceWritten(p, err == nil)
@@ -123,21 +126,21 @@ func (e *Engine) patchDevice(ctx context.Context, p fleet.DevicePatch) error {
 	return nil
 }
 
-// send patches the status of an object. An object that is gone, or not the one
-// that was meant, needs no status: that is no error.
-func (e *Engine) send(ctx context.Context, object client.Object, patch client.Patch) error {
+// send patches the status of an object. One that is gone, or is not the one that
+// was meant, needs no status: it is not written, and that is no error.
+func (e *Engine) send(ctx context.Context, object client.Object, patch client.Patch) (written bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	err := e.o.Client.Status().Patch(ctx, object, patch, FieldOwner)
+	err = e.o.Client.Status().Patch(ctx, object, patch, FieldOwner)
 	switch {
 	case err == nil:
 		e.metrics.patches.WithLabelValues(resultOK).Inc()
+		return true, nil
 	case apierrors.IsNotFound(err), apierrors.IsInvalid(err):
 		e.metrics.patches.WithLabelValues(resultRefused).Inc()
 		e.o.Log.V(1).Info("status refused", "name", object.GetName(), "namespace", object.GetNamespace(), "reason", err.Error())
-		return nil
-	default:
-		e.metrics.patches.WithLabelValues(resultError).Inc()
+		return false, nil
 	}
-	return err
+	e.metrics.patches.WithLabelValues(resultError).Inc()
+	return false, err
 }

@@ -20,6 +20,9 @@ const (
 	batchMessages = 4000
 	// callTimeout bounds one exchange with the broker or the API server.
 	callTimeout = 20 * time.Second
+	// compareInterval is the time between two looks at the broker while nothing
+	// seems to happen to it.
+	compareInterval = 30 * time.Second
 	// auditSample is how many Deployments one audit recounts.
 	auditSample = 100
 )
@@ -70,7 +73,8 @@ type store struct {
 	e    *Engine
 	conn *bus.Conn
 
-	connection int64           // the connection that was verified and compared last
+	compared   bool            // false when the broker is to be looked at
+	connection int64           // the connection over which that was done last
 	state      bus.StreamState // the stream as it was after the last load or write
 	written    bool            // something was written since state was read
 	loaded     bool
@@ -82,6 +86,8 @@ func newStore(e *Engine, conn *bus.Conn) *store { return &store{e: e, conn: conn
 func (s *store) run(ctx context.Context) {
 	audit := time.NewTicker(time.Duration(s.e.o.Config.AuditInterval))
 	defer audit.Stop()
+	compare := time.NewTicker(compareInterval)
+	defer compare.Stop()
 	backoff := retry()
 	for ctx.Err() == nil {
 		if err := s.step(ctx); err != nil && ctx.Err() == nil {
@@ -97,20 +103,23 @@ func (s *store) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-s.e.wake:
+		case <-compare.C:
+			s.compared = false
 		case <-audit.C:
 			s.auditDue = true
 		}
 	}
 }
 
-// step brings the bucket up to date: after a new connection it checks whether the
-// broker is still the one that is remembered, and loads the bucket when not.
+// step brings the bucket up to date: after a new connection, and now and then, it
+// checks whether the broker is still the one that is remembered, and loads the
+// bucket when not.
 func (s *store) step(ctx context.Context) error {
-	if current := s.e.connections.Load(); current != s.connection {
+	if current := s.e.connections.Load(); !s.compared || current != s.connection {
 		if err := s.compare(ctx); err != nil {
 			return err
 		}
-		s.connection = current
+		s.compared, s.connection = true, current
 	}
 	if !s.loaded {
 		if err := s.load(ctx); err != nil {
@@ -127,9 +136,7 @@ func (s *store) step(ctx context.Context) error {
 	return nil
 }
 
-// compare looks at the broker after a new connection. A stream that is younger or
-// shorter than remembered has lost something; so may one that was written to
-// since it was last looked at.
+// compare checks the broker, and whether its store may have lost something.
 func (s *store) compare(ctx context.Context) error {
 	if err := s.e.verify(ctx, s.conn); err != nil {
 		return err
@@ -141,12 +148,19 @@ func (s *store) compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.written || !state.Created.Equal(s.state.Created) || state.LastSequence < s.state.LastSequence {
-		s.e.o.Log.Info("the broker's store may have lost desired state; reading it again",
-			"sequence", state.LastSequence, "remembered", s.state.LastSequence)
-		s.loaded = false
-	}
+	s.distrust(state, s.written)
 	return nil
+}
+
+// distrust has the bucket loaded anew when it is younger or shorter than it was,
+// or doubtful, having been written to since it was last looked at.
+func (s *store) distrust(now bus.StreamState, doubtful bool) {
+	if doubtful || !now.Created.Equal(s.state.Created) || now.LastSequence < s.state.LastSequence {
+		s.e.o.Log.Info("the broker's store may have lost desired state; reading it again",
+			"sequence", now.LastSequence, "remembered", s.state.LastSequence)
+		s.loaded = false
+		s.e.poke()
+	}
 }
 
 func (s *store) look(ctx context.Context) (bus.StreamState, error) {
@@ -215,6 +229,7 @@ func (s *store) flush(ctx context.Context) (devices int, err error) {
 	}
 	state, err := s.look(ctx)
 	if err == nil && s.e.connections.Load() == s.connection {
+		s.distrust(state, false)
 		s.state, s.written = state, false
 	}
 	return devices, err
