@@ -1,0 +1,270 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/wire"
+	"github.com/nationtech/harmony-fleet/smoke/broker"
+	"github.com/nationtech/harmony-fleet/smoke/images"
+	"github.com/nationtech/harmony-fleet/smoke/podman"
+	"github.com/nationtech/harmony-fleet/smoke/process"
+	"github.com/nationtech/harmony-fleet/smoke/registry"
+)
+
+// device is one device of the demo: a podman service and an agent.
+type device struct {
+	id     wire.DeviceID
+	labels map[string]string
+	podman *podman.Service
+}
+
+// environment is everything that runs for a demo.
+type environment struct {
+	options Options
+	out     io.Writer
+	dir     string
+
+	kubeconfig string
+	cluster    *rest.Config
+	broker     *broker.Broker
+	registry   *registry.Registry
+	devices    []*device
+	hostPort   int // of this machine, free for the first device to publish
+	// programs are the product's own, by the name of their log.
+	programs map[string]*process.Process
+	// stops take down what has been started, to be run from the last to the first.
+	stops []stop
+}
+
+type stop struct {
+	what string
+	run  func() error
+}
+
+// readyTimeout bounds the wait for one program, on a busy machine.
+const readyTimeout = time.Minute
+
+func newEnvironment(options Options) (*environment, error) {
+	e := &environment{options: options, out: options.Out, dir: options.Dir, programs: map[string]*process.Process{}}
+	e.devices = []*device{
+		{id: "device-a", labels: map[string]string{"group": "a", "site": "x"}},
+		{id: "device-b", labels: map[string]string{"group": "b", "site": "x"}},
+	}
+	if e.dir == "" {
+		var err error
+		if e.dir, err = os.MkdirTemp("", "fleet-demo-"); err != nil {
+			return nil, fmt.Errorf("making a folder for the demo: %w", err)
+		}
+		e.onStop("removing "+e.dir, func() error { return os.RemoveAll(e.dir) })
+	} else if left, err := os.ReadDir(e.dir); err == nil && len(left) > 0 {
+		return nil, fmt.Errorf("the folder %s is not empty; what an older demo left there would mix with this one", e.dir)
+	}
+	for _, folder := range []string{"bin", "log", "broker"} {
+		if err := os.MkdirAll(e.path(folder), 0o700); err != nil {
+			return nil, errors.Join(fmt.Errorf("making a folder for the demo: %w", err), e.stop())
+		}
+	}
+	return e, nil
+}
+
+func (e *environment) path(parts ...string) string {
+	return filepath.Join(append([]string{e.dir}, parts...)...)
+}
+
+func (e *environment) onStop(what string, run func() error) {
+	e.stops = append(e.stops, stop{what, run})
+}
+
+// start brings everything up in the order in which it depends on each other.
+func (e *environment) start(ctx context.Context) error {
+	steps := []struct {
+		what string
+		run  func(context.Context) error
+	}{
+		{"making sure that podman is installed", func(ctx context.Context) error { return podman.EnsureInstalled(ctx, e.out) }},
+		{"building kubectl and the nats command line (minutes the first time, cached later)", e.buildTools},
+		{"building the operator, the agent and kubectl-fleet from this tree", e.buildPrograms},
+		{"bringing the cluster up", e.startCluster},
+		{"starting the broker", e.startBroker},
+		{"starting a registry with the images hello:v1 and hello:v2", e.startRegistry},
+		{"starting the operator", e.startOperator},
+		{"starting device-a and device-b", e.startDevices},
+	}
+	for _, s := range steps {
+		if err := step(e.out, s.what, func() error { return s.run(ctx) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stop takes everything down, the last first, and goes on when a part fails.
+func (e *environment) stop() error {
+	var errs []error
+	for _, s := range slices.Backward(e.stops) {
+		if err := s.run(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s.what, err))
+		}
+	}
+	e.stops = nil
+	return errors.Join(errs...)
+}
+
+func (e *environment) startBroker(ctx context.Context) error {
+	options := broker.Options{Dir: e.path("broker")}
+	for _, d := range e.devices {
+		options.Devices = append(options.Devices, d.id)
+	}
+	b, err := broker.Start(ctx, options)
+	if err != nil {
+		return err
+	}
+	e.broker = b
+	e.onStop("stopping the broker", func() error { b.Stop(); return nil })
+	return nil
+}
+
+func (e *environment) startRegistry(context.Context) error {
+	r, err := registry.Start()
+	if err != nil {
+		return err
+	}
+	e.registry = r
+	e.onStop("stopping the registry", r.Stop)
+	for _, version := range []string{"v1", "v2"} {
+		image, err := images.Hello(version) //nolint:contextcheck // it bounds its compilation itself
+		if err != nil {
+			return err
+		}
+		if err := r.Push("hello:"+version, image); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *environment) startOperator(ctx context.Context) error {
+	probes, err := process.FreePort()
+	if err != nil {
+		return err
+	}
+	config := v1alpha1.OperatorDefaults()
+	config.NATS, config.Credentials = e.broker.NATS(), e.broker.Operator()
+	config.LeaderElection.Enabled = false // it is alone, and starts at once
+	config.MetricsAddress, config.ProbeAddress = "0", "127.0.0.1:"+strconv.Itoa(probes)
+	file := e.path("operator.yaml")
+	if err := writeYAML(file, config); err != nil {
+		return err
+	}
+	return e.run(ctx, program{
+		name:  "fleet-operator",
+		args:  []string{"--config", file, "--kubeconfig", e.kubeconfig},
+		ready: func(ctx context.Context) error { return ready(ctx, "http://"+config.ProbeAddress+"/readyz") },
+	})
+}
+
+func (e *environment) startDevices(ctx context.Context) (err error) {
+	for _, d := range e.devices {
+		d.podman, err = podman.Start(ctx, podman.Options{Name: string(d.id), Progress: e.out})
+		if err != nil {
+			return err
+		}
+		e.onStop("removing the containers of "+string(d.id), d.podman.Stop)
+		if err := os.Symlink(d.podman.CommandLine(), e.path("bin", "podman-"+string(d.id))); err != nil {
+			return fmt.Errorf("linking the podman of %s: %w", d.id, err)
+		}
+		if err := e.startAgent(ctx, d); err != nil {
+			return err
+		}
+	}
+	e.hostPort, err = process.FreePort()
+	return err
+}
+
+func (e *environment) startAgent(ctx context.Context, d *device) error {
+	config := v1alpha1.AgentDefaults()
+	config.Agent.DeviceID, config.Agent.StateDir = string(d.id), e.path(string(d.id))
+	config.NATS, config.Credentials = e.broker.NATS(), e.broker.Device(d.id)
+	config.Labels = d.labels
+	config.Podman.Socket = d.podman.Socket()
+	config.Podman.PollInterval = v1alpha1.Duration(2 * time.Second)
+	if err := writeTOML(e.agentConfig(d), config); err != nil {
+		return err
+	}
+	return e.run(ctx, program{
+		name: "fleet-agent", log: string(d.id),
+		args: []string{"--config", e.agentConfig(d)},
+		ready: func(ctx context.Context) error {
+			_, err := e.fleet(ctx, "ping", string(d.id))
+			return err
+		},
+	})
+}
+
+func (e *environment) agentConfig(d *device) string { return e.path(string(d.id) + ".toml") }
+
+// program is one of the product's own, in the folder bin.
+type program struct {
+	name  string
+	log   string // "" means the name
+	args  []string
+	ready func(context.Context) error
+}
+
+// run starts the program and returns when it is ready.
+func (e *environment) run(ctx context.Context, p program) error {
+	if p.log == "" {
+		p.log = p.name
+	}
+	started, err := process.Start(process.Spec{Path: e.path("bin", p.name), Args: p.args, Log: e.logFile(p.log)})
+	if err != nil {
+		return err
+	}
+	e.programs[p.log] = started
+	e.onStop("stopping "+p.log, func() error { started.Stop(10 * time.Second); return nil })
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	return started.WaitReady(ctx, p.ready)
+}
+
+func (e *environment) logFile(name string) string { return e.path("log", name+".log") }
+
+// logTails is the end of each program's log, for a person who must find out why
+// something failed.
+func (e *environment) logTails() string {
+	var tails strings.Builder
+	for name, p := range e.programs {
+		fmt.Fprintf(&tails, "--- the last lines of %s\n%s\n", e.logFile(name), p.LogTail(25))
+	}
+	return tails.String()
+}
+
+func ready(ctx context.Context, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(response.Body, 4<<10)) // what is missing, where it says so
+		return fmt.Errorf("%s: %s %s", url, response.Status, body)
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+	"sigs.k8s.io/yaml"
+
+	"github.com/nationtech/harmony-fleet/smoke/tools"
+)
+
+// buildTools puts kubectl and nats into the folder bin.
+func (e *environment) buildTools(ctx context.Context) error {
+	for _, tool := range []tools.Tool{tools.Kubectl, tools.NATS} {
+		path, err := tools.Build(ctx, tool, io.Discard)
+		if err != nil {
+			return err
+		}
+		if err := os.Symlink(path, e.path("bin", tool.String())); err != nil {
+			return fmt.Errorf("linking %s: %w", tool, err)
+		}
+	}
+	return nil
+}
+
+// buildPrograms builds the product into the folder bin. The tags are those of
+// the Makefile, for a demo that is not started by it.
+func (e *environment) buildPrograms(ctx context.Context) error {
+	const module = "github.com/nationtech/harmony-fleet/"
+	cmd := exec.CommandContext(ctx, "go", "build",
+		"-tags=remote,containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper", "-o", e.path("bin")+"/",
+		module+"operator/cmd/fleet-operator", module+"operator/cmd/kubectl-fleet", module+"agent/cmd/fleet-agent")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// variables is the environment in which the commands of the menu work.
+func (e *environment) variables() []string {
+	admin := e.broker.Admin()
+	return []string{
+		"KUBECONFIG=" + e.kubeconfig,
+		"PATH=" + e.path("bin") + ":" + os.Getenv("PATH"),
+		"FLEET_NATS_URL=" + e.broker.URL(), "FLEET_NATS_USER=" + admin.User, "FLEET_NATS_PASSWORD=" + admin.Password,
+		"NATS_URL=" + e.broker.URL(), "NATS_USER=" + admin.User, "NATS_PASSWORD=" + admin.Password,
+	}
+}
+
+// fleet runs kubectl-fleet as a person would and returns its standard output.
+func (e *environment) fleet(ctx context.Context, args ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, e.path("bin", "kubectl-fleet"), args...)
+	cmd.Env = append(os.Environ(), e.variables()...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("kubectl fleet %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return stdout.String(), nil
+}
+
+// Configuration files hold passwords, if only of a broker on loopback.
+func write(path string, content []byte, err error) error {
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", path, err)
+	}
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}
+
+func writeYAML(path string, value any) error {
+	content, err := yaml.Marshal(value)
+	return write(path, content, err)
+}
+
+func writeTOML(path string, value any) error {
+	content, err := toml.Marshal(value)
+	return write(path, content, err)
+}
