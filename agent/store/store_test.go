@@ -1,0 +1,158 @@
+package store_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nationtech/harmony-fleet/agent/store"
+	"github.com/nationtech/harmony-fleet/apis/score"
+	"github.com/nationtech/harmony-fleet/apis/wire"
+)
+
+func open(t *testing.T) (*store.Store, string) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "state")
+	s, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, dir
+}
+
+func desired(generation uint64, scores ...string) store.Desired {
+	d := store.Desired{Generation: generation, Deployments: map[wire.DeploymentID]store.Workload{}}
+	for i, text := range scores {
+		id := wire.DeploymentID{Namespace: "shop", Name: string(rune('a' + i))}
+		d.Deployments[id] = store.Workload{Revision: 3, Digest: score.DigestOf([]byte(text)), Score: []byte(text)}
+	}
+	return d
+}
+
+func TestDesiredSurvives(t *testing.T) {
+	s, dir := open(t)
+	if got, err := s.LoadDesired(); err != nil || !cmp.Equal(store.Desired{}, got) {
+		t.Fatalf("before the first: %+v, %v", got, err)
+	}
+	// Bytes that no JSON encoder would keep as they are.
+	want := desired(7, `{"podmanV0": {"a<b>":1}}`, "\xff\x00")
+	for _, d := range []store.Desired{desired(6, "old"), want} {
+		if err := s.SaveDesired(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := again.LoadDesired()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("changed on the way (- want, + got):\n%s", diff)
+	}
+	for path, mode := range map[string]os.FileMode{dir: 0o700, filepath.Join(dir, "desired.json"): 0o600} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v; want mode %o", path, info.Mode(), err, mode)
+		}
+	}
+}
+
+func TestNothingWantedIsNotNothingKnown(t *testing.T) {
+	s, _ := open(t)
+	if err := s.SaveDesired(desired(9)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.LoadDesired(); err != nil || got.Generation != 9 || len(got.Deployments) != 0 {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestDamagedDesiredIsKeptAside(t *testing.T) {
+	for reason, content := range map[string]string{
+		"empty":            "",
+		"cut":              `{"generation":7,"deploy`,
+		"no generation":    `{"deployments":{}}`,
+		"no deployments":   `{"generation":7}`,
+		"odd name":         `{"generation":7,"deployments":{"a":{}}}`,
+		"another's digest": `{"generation":7,"deployments":{"a.b":{"digest":"` + string(score.DigestOf([]byte("x"))) + `","score":"eQ=="}}}`,
+	} {
+		t.Run(reason, func(t *testing.T) {
+			s, dir := open(t)
+			path := filepath.Join(dir, "desired.json")
+			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.LoadDesired(); !errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), path) {
+				t.Errorf("got error %v, want ErrDamaged with %s", err, path)
+			}
+			if kept, err := os.ReadFile(path + ".damaged"); err != nil || string(kept) != content {
+				t.Errorf("kept %q, %v", kept, err)
+			}
+			if _, err := s.LoadDesired(); err != nil {
+				t.Errorf("the second time: %v", err)
+			}
+		})
+	}
+}
+
+// A full disk costs the new state and never the old one.
+func TestFullDisk(t *testing.T) {
+	s, dir := open(t)
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatalf("mounting a small disk, which needs root: %v", err)
+	}
+	defer func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	want := desired(1, "small")
+	if err := s.SaveDesired(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SaveDesired(desired(2, strings.Repeat("x", 128<<10))); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got error %v, want no space left", err)
+	}
+	if got, err := s.LoadDesired(); err != nil || !cmp.Equal(want, got) {
+		t.Errorf("the old state: %+v, %v", got, err)
+	}
+	if err := s.SaveDesired(desired(3, "small again")); err != nil {
+		t.Errorf("after the failure: %v", err)
+	}
+}
+
+func TestReport(t *testing.T) {
+	s, dir := open(t)
+	if got, err := s.LoadReport(); err != nil || !cmp.Equal(store.Report{}, got) {
+		t.Fatalf("before the first: %+v, %v", got, err)
+	}
+	want := store.Report{
+		Device: "pi-1", Written: time.Unix(1000, 0).UTC(), Generation: 4,
+		Broker:      store.BrokerReport{Since: time.Unix(900, 0).UTC(), Error: "refused"},
+		Deployments: []store.DeploymentReport{{Namespace: "shop", Name: "a", State: wire.DeviceState{Phase: wire.PhasePending, Reason: "Pulling"}}},
+	}
+	if err := s.SaveReport(want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.LoadReport()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("changed on the way (- want, + got):\n%s", diff)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "report.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.LoadReport(); err == nil || !strings.Contains(err.Error(), "report.json") {
+		t.Errorf("a damaged report: %v", err)
+	}
+}
