@@ -37,6 +37,7 @@ $(LINT):
 .PHONY: fuzz
 fuzz: ## fuzz every decoder, FUZZTIME each (default 30s)
 	go test -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime $(or $(FUZZTIME),30s) ./apis/wire
+	go test -run '^$$' -fuzz '^FuzzCanonicalState$$' -fuzztime $(or $(FUZZTIME),30s) ./apis/wire
 	go test -run '^$$' -fuzz '^FuzzParseDeploymentKey$$' -fuzztime $(or $(FUZZTIME),30s) ./apis/wire
 	go test -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime $(or $(FUZZTIME),30s) ./apis/score
 

@@ -124,7 +124,7 @@ func DecodeLogsRequest(data []byte) (LogsRequest, error) {
 	if _, err := ParseDeploymentID(r.Namespace, r.Deployment); err != nil {
 		return LogsRequest{}, fmt.Errorf("logs request: %w: %w", ErrMalformed, err)
 	}
-	if r.Service != "" && !label.MatchString(r.Service) {
+	if r.Service != "" && !isLabel(r.Service) {
 		return LogsRequest{}, malformed("logs request", "service is not a DNS label")
 	}
 	if r.Lines < 0 || r.Lines > MaxLogLines {

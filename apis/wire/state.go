@@ -51,9 +51,13 @@ func (s DeviceState) Encode() ([]byte, error) { return encode("device state", s)
 // DecodeDeviceState reads a DeviceState and makes its texts fit to be shown. It
 // fails with ErrMalformed.
 func DecodeDeviceState(data []byte) (DeviceState, error) {
-	var s DeviceState
-	if err := decode("device state", data, int(DeviceStates.MaxMessageSize), &s); err != nil {
-		return DeviceState{}, err
+	limit := int(DeviceStates.MaxMessageSize)
+	s, canonical := readCanonicalState(data[:min(len(data), limit)])
+	if !canonical || len(data) > limit {
+		s = DeviceState{}
+		if err := decode("device state", data, limit, &s); err != nil {
+			return DeviceState{}, err
+		}
 	}
 	switch s.Phase {
 	case PhasePending, PhaseSucceeded, PhaseFailed:
