@@ -1,6 +1,7 @@
 package reconcile_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -170,6 +171,9 @@ func TestOrderOfSteps(t *testing.T) {
 			if diff := cmp.Diff(c.want, m.steps()); diff != "" || m.broken != "" {
 				t.Errorf("%s (- want, + got):\n%s", m.broken, diff)
 			}
+			if slices.ContainsFunc(m.containers, func(c reconcile.Container) bool { return c.ID == "clone" }) {
+				t.Error("the clone took the original's place")
+			}
 		})
 	}
 }
@@ -290,9 +294,12 @@ func TestCrashLoop(t *testing.T) {
 	if p := m.plan(); p.State.Reason != reconcile.ReasonCrashLoop || !strings.Contains(p.State.Message, "exit code 7, restarted 5 times") {
 		t.Errorf("running again for a moment: %+v", p.State)
 	}
-	m.now = m.now.Add(time.Minute)
-	if got := m.state(); got != "Succeeded/Running" {
-		t.Errorf("after a minute: %s", got)
+	for after, want := range map[time.Duration]string{15 * time.Second: "Failed/CrashLoop", 17 * time.Second: "Succeeded/Running"} {
+		later := *m
+		later.now = m.now.Add(after)
+		if got := later.state(); got != want {
+			t.Errorf("after %s: %s, want %s", after, got, want)
+		}
 	}
 	m.now = m.now.Add(10 * time.Minute)
 	m.plan()
@@ -360,6 +367,9 @@ func TestHealthStates(t *testing.T) {
 	m.steps()
 	if got := m.state(); got != "Succeeded/Running" {
 		t.Errorf("one failure of two: %s", got)
+	}
+	if p := m.plan(); p.Wake.Sub(m.now) != 10*time.Second {
+		t.Errorf("the next check comes after %s, want the interval", p.Wake.Sub(m.now))
 	}
 	m.restartAgent()
 	if got := m.state(); got != "unknown" {

@@ -16,7 +16,7 @@ const (
 	maxPulls, maxOthers = 3, 4
 	// failedLooks is how many looks in a row must fail before that is reported:
 	// podman's service may just be restarting.
-	failedLooks = 3
+	failedLooks = 4
 	// maxLookDelay is the longest pause between two looks while they fail.
 	maxLookDelay = 30 * time.Second
 )
