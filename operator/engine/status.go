@@ -20,8 +20,10 @@ import (
 const (
 	// patchTick is how often the core is asked for statuses that changed.
 	patchTick = 100 * time.Millisecond
-	// patchWorkers is how many patches are under way at once.
-	patchWorkers = 8
+	// patchWorkers is how many patches are under way at once, and patchBatch how
+	// many are taken from the core at once: few, so that a status is fresh when
+	// it is written, however slow the API server is.
+	patchWorkers, patchBatch = 8, 32
 	// patchPause follows a failure of the API server.
 	patchPause = time.Second
 )
@@ -39,15 +41,18 @@ func (e *Engine) patch(ctx context.Context) {
 		case <-time.After(pause):
 		}
 		pause = patchTick
-		n := int(budget.Tokens())
+		n := min(patchBatch, int(budget.Tokens()))
 		now := e.o.Now()
 		e.mu.Lock()
 		devices := e.core.TakeDevices(now, (n+3)/4)
 		deployments := e.core.TakeStatus(now, n-len(devices))
 		e.mu.Unlock()
 		budget.AllowN(time.Now(), len(devices)+len(deployments))
-		if !e.patchAll(ctx, devices, deployments) {
+		switch ok := e.patchAll(ctx, devices, deployments); {
+		case !ok:
 			pause = patchPause
+		case n > 0 && len(devices)+len(deployments) == n:
+			pause = 0 // there may be more
 		}
 	}
 }
