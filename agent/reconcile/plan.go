@@ -34,6 +34,9 @@ type Plan struct {
 	Gone bool
 	// Wake is when to plan again though nothing changed; zero for never.
 	Wake time.Time
+	// Retry is when something that failed or ended will be tried again; zero when
+	// nothing waits for that.
+	Retry time.Time
 	// Memory to plan with the next time.
 	Memory map[string]Memory
 }
@@ -95,6 +98,9 @@ func (p *Plan) add(v service, s Situation, holdBack bool) {
 	}
 	step, wake := v.due()
 	p.Wake = earliest(p.Wake, wake)
+	if next := v.next(); next != nil && v.now.Before(v.notBefore(next.Action)) {
+		p.Retry = earliest(p.Retry, v.notBefore(next.Action))
+	}
 	if step != nil && !(holdBack && step.Action == Start) {
 		p.Steps = append(p.Steps, *step)
 	}

@@ -176,11 +176,7 @@ func (l *loop) report(id wire.DeploymentID, plan reconcile.Plan) {
 		delete(l.memory, id)
 		l.sayGone(id)
 	case plan.State != nil:
-		nextTry := plan.Wake
-		if plan.State.Phase == wire.PhaseSucceeded {
-			nextTry = time.Time{} // it is just the next health check
-		}
-		l.say(id, *plan.State, nextTry)
+		l.say(id, *plan.State, plan.Retry)
 	}
 }
 
