@@ -62,9 +62,8 @@ type logbook struct {
 }
 
 func (l *logbook) logger(t *testing.T) logr.Logger {
-	var ended sync.Once
-	over := false
-	t.Cleanup(func() { l.mu.Lock(); defer l.mu.Unlock(); ended.Do(func() { over = true }) })
+	over := false // with mu: a test that ended takes no more lines
+	t.Cleanup(func() { l.mu.Lock(); defer l.mu.Unlock(); over = true })
 	return funcr.New(func(_, args string) {
 		l.mu.Lock()
 		defer l.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -50,7 +51,9 @@ func Read(ctx context.Context, cfg v1alpha1.AgentConfig) (View, error) {
 	if err == nil {
 		v.Report, loaded = files.LoadReport()
 	}
-	if err := errors.Join(claimed, err, loaded); err != nil {
+	if err := errors.Join(claimed, err, loaded); errors.Is(err, fs.ErrPermission) {
+		return v, fmt.Errorf("only root and the agent's own user may look: %w", err)
+	} else if err != nil {
 		return v, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, podmanTimeout)
