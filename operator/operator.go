@@ -142,6 +142,7 @@ func newManager(kube *rest.Config, c config.OperatorConfig, log logr.Logger) (ma
 		GracefulShutdownTimeout:       &grace,
 		Metrics:                       metricsserver.Options{BindAddress: c.MetricsAddress},
 		HealthProbeBindAddress:        c.ProbeAddress,
+		PprofBindAddress:              c.ProfileAddress,
 	})
 }
 

@@ -29,7 +29,8 @@ const (
 )
 
 // patch writes statuses and conditions within the budget until ctx ends. Devices
-// get up to a quarter of it first, so that neither can starve the other.
+// get up to a quarter of it first and what is left over last, so that neither can
+// starve the other.
 func (e *Engine) patch(ctx context.Context) {
 	perSecond := e.o.Config.Status.PatchesPerSecond
 	budget := rate.NewLimiter(rate.Limit(perSecond), perSecond)
@@ -46,6 +47,7 @@ func (e *Engine) patch(ctx context.Context) {
 		e.mu.Lock()
 		devices := e.core.TakeDevices(now, (n+3)/4)
 		deployments := e.core.TakeStatus(now, n-len(devices))
+		devices = append(devices, e.core.TakeDevices(now, n-len(devices)-len(deployments))...)
 		e.mu.Unlock()
 		budget.AllowN(time.Now(), len(devices)+len(deployments))
 		switch ok := e.patchAll(ctx, devices, deployments); {

@@ -24,6 +24,9 @@ type OperatorConfig struct {
 	// MetricsAddress and ProbeAddress to listen on; "0" switches one off.
 	MetricsAddress string `json:"metricsAddress"`
 	ProbeAddress   string `json:"probeAddress"`
+	// ProfileAddress to serve runtime profiles at, below /debug/pprof; "" for
+	// nowhere. A profile tells much about a fleet: keep it on loopback.
+	ProfileAddress string `json:"profileAddress,omitempty"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `json:"logLevel"`
 }
