@@ -22,7 +22,7 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
-// Options of a run; all but SyncAlways are needed.
+// Options of a run; all but SyncAlways and Profile are needed.
 type Options struct {
 	Devices, Deployments int
 	// Rate of state writes per second, and for how long.
@@ -37,6 +37,9 @@ type Options struct {
 	// SetupTimeout bounds the time until all devices and desired states are
 	// there, and again the time until the statuses have settled.
 	SetupTimeout time.Duration
+	// Profile is a file that gets a CPU profile of the operator under the writes;
+	// "" for none.
+	Profile string
 	// Out hears of progress and gets the report.
 	Out io.Writer
 }
@@ -221,7 +224,11 @@ func (r *run) write(ctx context.Context) error {
 	defer stopSaying()
 	go r.sayRate(saying)
 
-	if err := r.sim.write(ctx, r.Rate, r.Duration); err != nil {
+	var profiling errgroup.Group
+	if r.Profile != "" {
+		profiling.Go(func() error { return r.stack.profile(ctx, r.Profile, max(1, int(r.Duration.Seconds()/2))) })
+	}
+	if err := errors.Join(r.sim.write(ctx, r.Rate, r.Duration), profiling.Wait()); err != nil {
 		return err
 	}
 	stopSaying()

@@ -36,7 +36,8 @@ type stack struct {
 	broker   *broker.Process
 	operator *process.Process
 	client   client.WithWatch
-	probes   string // host:port of the operator's health checks
+	// Addresses of the operator's health checks and profiles.
+	probes, profiles string
 }
 
 const operatorNamespace = "fleet-system"
@@ -96,15 +97,14 @@ func (s *stack) startOperator(ctx context.Context, o Options) error {
 	c.NATS, c.Credentials = s.broker.NATS(), s.broker.Operator()
 	c.LeaderElection.Namespace = operatorNamespace
 	c.Status.PatchesPerSecond = o.Patches
-	c.AuditInterval = config.Duration(30 * time.Second)
-	for _, address := range []*string{&c.MetricsAddress, &c.ProbeAddress} {
+	for _, address := range []*string{&c.MetricsAddress, &c.ProbeAddress, &c.ProfileAddress} {
 		port, err := process.FreePort()
 		if err != nil {
 			return err
 		}
 		*address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	}
-	s.probes = c.ProbeAddress
+	s.probes, s.profiles = c.ProbeAddress, c.ProfileAddress
 	file, err := yaml.Marshal(c)
 	if err != nil {
 		return fmt.Errorf("encoding the operator's configuration: %w", err)
@@ -176,6 +176,15 @@ func (s *stack) usage() ([]usage, error) {
 		all = append(all, usage{name: name, resident: status.VmRSS, residentPeak: status.VmHWM, cpuSeconds: stat.CPUTime()})
 	}
 	return all, nil
+}
+
+// profile writes a CPU profile of the operator over the next seconds to a file.
+func (s *stack) profile(ctx context.Context, file string, seconds int) error {
+	data, err := get(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", s.profiles, seconds))
+	if err != nil {
+		return fmt.Errorf("profiling the operator: %w", err)
+	}
+	return os.WriteFile(file, data, 0o644)
 }
 
 // get reads a URL; an answer other than 200 is an error.

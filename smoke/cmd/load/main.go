@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 	"github.com/nationtech/harmony-fleet/smoke/load"
 )
 
@@ -22,8 +23,9 @@ func main() {
 	flag.IntVar(&o.Rate, "rate", 100, "state writes per second over all devices")
 	flag.DurationVar(&o.Duration, "duration", time.Minute, "how long to write states")
 	flag.Uint64Var(&o.Seed, "seed", rand.Uint64N(1_000_000), "seed of everything random")
-	flag.IntVar(&o.Patches, "patches", 1000, "the operator's budget of status patches per second")
+	flag.IntVar(&o.Patches, "patches", config.OperatorDefaults().Status.PatchesPerSecond, "the operator's budget of status patches per second")
 	flag.BoolVar(&o.SyncAlways, "sync-always", false, "have the broker sync each message to the disk")
+	flag.StringVar(&o.Profile, "profile", "", "write a CPU profile of the operator to this `file`")
 	flag.DurationVar(&o.SetupTimeout, "setup-timeout", 20*time.Minute, "bound of each of the phases that wait")
 	flag.Parse()
 	if flag.NArg() > 0 || o.Devices < 1 || o.Deployments < 1 || o.Rate < 1 || o.Duration <= 0 || o.Patches < 1 {
