@@ -73,7 +73,7 @@ func TestDeviceAdmission(t *testing.T) {
 		"pi->":                    "RFC 1123",
 		"pi_4":                    "RFC 1123",
 		"\u0430":                  "RFC 1123", // Cyrillic
-		"pi-4 ":                   "RFC 1123",
+		"pi 4":                    "RFC 1123",
 		strings.Repeat("a.", 100): "RFC 1123",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -184,7 +184,7 @@ func TestTruncatedList(t *testing.T) {
 			}
 			first.stop()
 			before := w.lastSequence(wire.DesiredState)
-			r := w.startConverged(func(r *running) { r.traffic.intercept = truncate(t, path) })
+			r := w.startConverged(func(r *running) { r.traffic.intercept = truncate(t, path) }) //nolint:bodyclose // the client closes it
 			w.never("writes after a truncated list", 3*time.Second, func() error {
 				if now := w.lastSequence(wire.DesiredState); now != before {
 					return fmt.Errorf("the bucket went from %d to %d", before, now)

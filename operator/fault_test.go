@@ -71,8 +71,10 @@ func TestSchemaMismatch(t *testing.T) {
 		if writes := r.traffic.find("write", ""); len(writes) > 0 {
 			return fmt.Errorf("%+v", writes)
 		}
-		if err := r.readiness(); err == nil || !strings.Contains(err.Error(), "schema") {
-			return fmt.Errorf("readiness is %v, want it to fail for the schema", err)
+		if err := r.readiness(); err == nil {
+			return errors.New("it is ready")
+		} else if !strings.Contains(err.Error(), "schema") {
+			return fmt.Errorf("it is not ready, but not for the schema: %w", err)
 		}
 		return nil
 	})
@@ -341,7 +343,7 @@ func TestBrokerIsKilled(t *testing.T) {
 // TestAPIServerIsGone: the operator lives through it and catches up.
 func TestAPIServerIsGone(t *testing.T) {
 	w := newWorld(t)
-	r := w.startConverged()
+	r := w.startConverged(func(r *running) { r.apiRestarts = true })
 	all := w.settle(3, r)
 	w.must(w.plane.StopAPIServer())
 	w.announce("pi-9", map[string]string{"group": "a"})
