@@ -54,7 +54,7 @@ var (
 	// DeviceStates holds the phase of each Deployment on each device.
 	DeviceStates = Bucket{
 		Name: "device-state", Description: "how each deployment does on each device; written by its agent",
-		MaxBytes: 2 << 30, MaxMessageSize: 8 << 10, MaxConsumers: 64,
+		MaxBytes: 2 << 30, MaxMessageSize: 16 << 10, MaxConsumers: 64,
 	}
 	// DeviceHeartbeats holds the last sign of life of each device.
 	DeviceHeartbeats = Bucket{
