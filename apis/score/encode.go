@@ -29,7 +29,12 @@ func (d Digest) Valid() bool {
 	if !found || len(digits) != 2*sha256.Size {
 		return false
 	}
-	return strings.Trim(digits, "0123456789abcdef") == ""
+	for i := range len(digits) {
+		if c := digits[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }
 
 // Short is the first 12 hex digits, for names and logs.
