@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -176,6 +177,7 @@ func aggregate(ctx context.Context, p *broker.Process, devices int) (time.Durati
 	a := &aggregator{caughtUp: make(chan struct{})}
 	a.fleet, _ = newFleet(devices)
 	ended := make(chan error, 1)
+	runtime.GC() // of what making the fleet left behind
 	begin := time.Now()
 	go func() { ended <- conn.Follow(ctx, wire.DeviceStates, a) }()
 	select {
