@@ -16,9 +16,11 @@ type device struct {
 	id   wire.DeviceID
 	slot uint32
 	// known: it has a resource. removed: it had one that is certainly gone.
-	known, removed bool
-	labels         []*labelPair
-	records        []record
+	// reachable: its last heartbeat is recent. They stand here, beside records,
+	// because a state touches them and nothing else of a device.
+	known, removed, reachable bool
+	records                   []record
+	labels                    []*labelPair
 
 	desired
 	presence
@@ -46,12 +48,11 @@ func (f *Fleet) SetDevice(id wire.DeviceID, labels map[string]string, conditions
 		f.known++
 		f.index.all.add(d.slot)
 		f.relabel(d, labels)
-		f.rematch(d, nil)
 		f.adoptConflict(d, conditions)
 		f.check(d)
 		f.replan(d)
-	} else if !d.carries(labels) {
-		f.rematch(d, f.relabel(d, labels))
+	} else {
+		f.relabel(d, labels)
 	}
 	if d.adopt(conditions) {
 		f.check(d)
@@ -81,79 +82,63 @@ func (f *Fleet) RemoveDevice(id wire.DeviceID) {
 	f.replan(d)
 }
 
-// carries reports whether the device has exactly these labels, apart from
-// device-id, which it always has.
-func (d *device) carries(labels map[string]string) bool {
+// relabel gives a device these labels, apart from device-id, which is its own.
+func (f *Fleet) relabel(d *device, labels map[string]string) {
 	want := len(labels)
 	if _, claimed := labels[v1alpha1.LabelDeviceID]; !claimed {
 		want++
 	}
-	if len(d.labels) != want {
-		return false
-	}
+	pairs := make([]*labelPair, 0, want)
 	for _, pair := range d.labels {
-		value, found := labels[pair.key.name]
-		if pair.key.name != v1alpha1.LabelDeviceID && (!found || value != pair.value) {
-			return false
+		if value, found := labels[pair.key.name]; pair.key.name == v1alpha1.LabelDeviceID || found && value == pair.value {
+			pairs = append(pairs, pair)
 		}
 	}
-	return true
-}
-
-func (f *Fleet) relabel(d *device, labels map[string]string) (changed []*labelKey) {
-	pairs := make([]*labelPair, 0, len(labels)+1)
-	pairs = append(pairs, f.index.pair(v1alpha1.LabelDeviceID, string(d.id)))
+	old, same := d.labels, pairs
+	if len(same) == want && len(old) == want {
+		return
+	}
+	if len(old) == 0 {
+		pairs = append(pairs, f.index.pair(v1alpha1.LabelDeviceID, string(d.id)))
+	}
 	for name, value := range labels {
-		if name != v1alpha1.LabelDeviceID {
+		kept := slices.ContainsFunc(same, func(pair *labelPair) bool { return pair.key.name == name })
+		if !kept && name != v1alpha1.LabelDeviceID {
 			pairs = append(pairs, f.index.pair(name, value))
 		}
 	}
-	old := d.labels
-	d.labels = slices.Clip(pairs)
-	return f.index.relabel(d.slot, old, d.labels)
+	d.labels = pairs
+	f.index.relabel(d.slot, old, pairs)
+	f.rematch(d)
 }
 
-// rematch finds what the device matches after the labels of the changed keys
-// moved; nil means that all did. Only selectors that mention one of these keys
-// can have changed their mind, and of those only the ones that the device has
-// already, or that are filed under what it carries.
-func (f *Fleet) rematch(d *device, changed []*labelKey) {
-	var lost, gained []*deployment
-	for i := range d.records {
-		if r := &d.records[i]; r.matched && (changed == nil || r.deployment.selector.mentions(changed)) {
-			if !f.evaluate(r.deployment.selector, d) {
-				lost = append(lost, r.deployment)
-			}
-		}
-	}
+// rematch finds what the device matches after its labels moved. All of that is
+// filed under what it carries now.
+func (f *Fleet) rematch(d *device) {
+	var gained []*deployment
 	var misfiled []*selector
-	consider := func(drawer map[*selector]struct{}) {
-		for s := range drawer {
-			if changed != nil && !s.mentions(changed) {
-				continue
-			}
-			if r := d.find(s.owner); r != nil && r.matched {
-				continue
-			}
-			if f.evaluate(s, d) {
-				gained = append(gained, s.owner)
-			} else if s.misfiled() {
+	f.index.candidates(d.labels, func(s *selector) {
+		if !f.evaluate(s, d) {
+			if s.misfiled() {
 				misfiled = append(misfiled, s)
 			}
+		} else if r := d.find(s.owner); r != nil && r.matched {
+			r.found = true
+		} else {
+			gained = append(gained, s.owner)
 		}
-	}
-	for _, pair := range d.labels {
-		consider(pair.filed)
-		consider(pair.key.filed)
-	}
-	consider(f.index.always)
-
+	})
 	for _, s := range misfiled {
 		f.index.unfile(s)
+		s.order()
 		f.index.file(s)
 	}
-	for _, dep := range lost {
-		f.unmatch(d, d.find(dep))
+	for i := range d.records {
+		r := &d.records[i]
+		if r.matched && !r.found {
+			f.unmatch(d, r)
+		}
+		r.found = false
 	}
 	for _, dep := range gained {
 		f.match(d, dep)

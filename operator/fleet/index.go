@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -16,16 +15,24 @@ type index struct {
 	all  set // every device with a resource
 	keys map[string]*labelKey
 	// always holds the selectors without a positive term.
-	always map[*selector]struct{}
+	always drawer
 }
+
+// drawer holds the selectors that are filed in one place, by a pair of their
+// second term, which a device must have too; nil where that says little.
+type drawer map[*labelPair][]*selector
+
+// maxSeconds is how many pairs the second term may have for a selector to be
+// filed under each of them.
+const maxSeconds = 4
 
 // labelKey is an interned label key. It lives while a pair or a term uses it.
 type labelKey struct {
 	name    string
 	devices set // that have the key
 	pairs   map[string]*labelPair
-	filed   map[*selector]struct{} // under Exists
-	users   int                    // terms on the key
+	filed   drawer // under Exists
+	users   int    // terms on the key
 }
 
 // labelPair is an interned label. It lives while a device or a term uses it.
@@ -33,12 +40,12 @@ type labelPair struct {
 	key     *labelKey
 	value   string
 	devices set
-	filed   map[*selector]struct{} // under In
-	users   int                    // terms that name the pair
+	filed   drawer // under In
+	users   int    // terms that name the pair
 }
 
 func newIndex() index {
-	return index{keys: map[string]*labelKey{}, always: map[*selector]struct{}{}}
+	return index{keys: map[string]*labelKey{}}
 }
 
 func (x *index) key(name string) *labelKey {
@@ -76,28 +83,23 @@ func (x *index) freeKey(key *labelKey) {
 	}
 }
 
-// relabel moves a device from its old label pairs to new ones and returns the
-// keys whose value, or presence, differs.
-func (x *index) relabel(slot uint32, old, new []*labelPair) (changed []*labelKey) {
+// relabel moves a device from its old label pairs to new ones.
+func (x *index) relabel(slot uint32, old, new []*labelPair) {
+	for _, pair := range old {
+		if !slices.Contains(new, pair) {
+			pair.devices.remove(slot)
+			pair.key.devices.remove(slot)
+		}
+	}
 	for _, pair := range new {
 		if !slices.Contains(old, pair) {
 			pair.devices.add(slot)
 			pair.key.devices.add(slot)
-			changed = append(changed, pair.key)
 		}
 	}
 	for _, pair := range old {
-		if slices.Contains(new, pair) {
-			continue
-		}
-		pair.devices.remove(slot)
-		if !slices.Contains(changed, pair.key) {
-			pair.key.devices.remove(slot)
-			changed = append(changed, pair.key)
-		}
 		x.freePair(pair)
 	}
-	return changed
 }
 
 // compile interns a selector's terms; release takes them back. It fails when the
@@ -107,7 +109,7 @@ func (x *index) compile(from metav1.LabelSelector, owner *deployment) (*selector
 	if err != nil {
 		return nil, err
 	}
-	s := &selector{owner: owner, filed: none}
+	s := &selector{owner: owner}
 	for i := range required {
 		r := &required[i]
 		t := term{key: x.key(r.Key()), positive: !negated(r.Operator())}
@@ -119,6 +121,7 @@ func (x *index) compile(from metav1.LabelSelector, owner *deployment) (*selector
 		}
 		s.terms = append(s.terms, t)
 	}
+	s.order()
 	return s, nil
 }
 
@@ -134,39 +137,72 @@ func (x *index) release(s *selector) {
 	}
 }
 
-// file puts a selector where the devices that may match it will look.
+// file puts a selector, which has terms, where the devices that may match it
+// will look.
 func (x *index) file(s *selector) {
-	s.filed, s.filedSize = s.rarest()
-	if len(s.terms) > 0 {
-		x.eachDrawer(s, func(drawer *map[*selector]struct{}) {
-			if *drawer == nil {
-				*drawer = map[*selector]struct{}{}
-			}
-			(*drawer)[s] = struct{}{}
-		})
-	}
+	x.eachPlace(s, func(in *drawer, second *labelPair) {
+		if *in == nil {
+			*in = drawer{}
+		}
+		(*in)[second] = append((*in)[second], s)
+	})
 }
 
 func (x *index) unfile(s *selector) {
-	x.eachDrawer(s, func(drawer *map[*selector]struct{}) {
-		if delete(*drawer, s); len(*drawer) == 0 && drawer != &x.always {
-			*drawer = nil
+	x.eachPlace(s, func(in *drawer, second *labelPair) {
+		at := slices.Index((*in)[second], s)
+		if (*in)[second] = slices.Delete((*in)[second], at, at+1); len((*in)[second]) == 0 {
+			delete(*in, second)
+		}
+		if len(*in) == 0 {
+			*in = nil
 		}
 	})
 }
 
-// eachDrawer calls with each place that the selector is filed in.
-func (x *index) eachDrawer(s *selector, do func(*map[*selector]struct{})) {
-	if s.filed == none {
-		do(&x.always)
-		return
+// eachPlace calls with each place that the selector is filed in.
+func (x *index) eachPlace(s *selector, do func(in *drawer, second *labelPair)) {
+	first, seconds := &s.terms[0], []*labelPair{nil}
+	if len(s.terms) > 1 {
+		if t := &s.terms[1]; t.positive && len(t.pairs) > 0 && len(t.pairs) <= maxSeconds {
+			seconds = t.pairs
+		}
 	}
-	t := &s.terms[s.filed]
-	if len(t.pairs) == 0 {
-		do(&t.key.filed)
+	for _, second := range seconds {
+		switch {
+		case !first.positive:
+			do(&x.always, second)
+		case len(first.pairs) == 0:
+			do(&first.key.filed, second)
+		}
+		if first.positive {
+			for _, pair := range first.pairs {
+				do(&pair.filed, second)
+			}
+		}
 	}
-	for _, pair := range t.pairs {
-		do(&pair.filed)
+}
+
+// candidates calls with each selector that a device with these labels may match,
+// and once with each: a device has one pair of a key.
+func (x *index) candidates(labels []*labelPair, do func(*selector)) {
+	open := func(in drawer) {
+		if len(in) == 0 {
+			return
+		}
+		for _, s := range in[nil] {
+			do(s)
+		}
+		for _, second := range labels {
+			for _, s := range in[second] {
+				do(s)
+			}
+		}
+	}
+	open(x.always)
+	for _, pair := range labels {
+		open(pair.filed)
+		open(pair.key.filed)
 	}
 }
 
@@ -175,48 +211,49 @@ func (x *index) find(s *selector) *roaring.Bitmap {
 	if len(s.terms) == 0 {
 		return roaring.New()
 	}
-	// Positive terms first, and the rarest of them first of all: what follows
-	// only makes the set smaller.
-	order := make([]*term, 0, len(s.terms))
-	for i := range s.terms {
-		order = append(order, &s.terms[i])
+	first, rest := &s.terms[0], s.terms
+	var found *roaring.Bitmap
+	if first.positive {
+		found, rest = first.devices(), rest[1:]
+	} else {
+		found = x.all.bitmap().Clone()
 	}
-	slices.SortStableFunc(order, func(a, b *term) int {
-		if a.positive != b.positive {
-			if a.positive {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Compare(a.size(), b.size())
-	})
-	found := x.all.bitmap()
-	if order[0].positive {
-		found, order = order[0].devices(), order[1:]
-	}
-	found = found.Clone()
-	for _, t := range order {
-		if named := t.devices(); t.positive {
-			found.And(named)
-		} else {
-			found.AndNot(named)
-		}
+	for i := range rest {
+		rest[i].narrow(found)
 	}
 	return found
 }
 
-// devices is the set of the devices that have what the term names, to be read
-// only.
+// devices is the set of the devices that have what the term names.
 func (t *term) devices() *roaring.Bitmap {
-	switch len(t.pairs) {
-	case 0:
-		return t.key.devices.bitmap()
-	case 1:
-		return t.pairs[0].devices.bitmap()
+	if len(t.pairs) == 0 {
+		return t.key.devices.bitmap().Clone()
 	}
-	each := make([]*roaring.Bitmap, len(t.pairs))
-	for i, pair := range t.pairs {
-		each[i] = pair.devices.bitmap()
+	all := roaring.New()
+	for _, pair := range t.pairs {
+		pair.devices.addTo(all)
 	}
-	return roaring.FastOr(each...)
+	return all
+}
+
+// narrow takes out of found the devices for which the term does not hold. It
+// meets each posting list with found alone, which is the smaller one as a rule.
+func (t *term) narrow(found *roaring.Bitmap) {
+	if len(t.pairs) == 0 {
+		if named := t.key.devices.bitmap(); t.positive {
+			found.And(named)
+		} else {
+			found.AndNot(named)
+		}
+		return
+	}
+	named := roaring.New()
+	for _, pair := range t.pairs {
+		named.Or(roaring.And(found, pair.devices.bitmap()))
+	}
+	if t.positive {
+		found.And(named)
+	} else {
+		found.AndNot(named)
+	}
 }

@@ -18,10 +18,10 @@ var (
 	drawKey    = rapid.SampledFrom([]string{"env", "zone", "role"})
 	drawValue  = rapid.SampledFrom([]string{"a", "b", "c"})
 	drawDevice = rapid.Custom(func(t *rapid.T) wire.DeviceID {
-		return wire.DeviceID(fmt.Sprintf("d%d", rapid.IntRange(0, 5).Draw(t, "d")))
+		return wire.DeviceID(fmt.Sprintf("d%d", rapid.IntRange(0, 3).Draw(t, "d")))
 	})
 	drawDeployment = rapid.Custom(func(t *rapid.T) wire.DeploymentID {
-		return testID(fmt.Sprintf("app%d", rapid.IntRange(0, 4).Draw(t, "a")))
+		return testID(fmt.Sprintf("app%d", rapid.IntRange(0, 2).Draw(t, "a")))
 	})
 	drawPair = rapid.Custom(func(t *rapid.T) pairKey {
 		return pairKey{drawDevice.Draw(t, "device"), drawDeployment.Draw(t, "deployment")}
@@ -46,8 +46,15 @@ var drawSelector = rapid.Custom(func(t *rapid.T) metav1.LabelSelector {
 	return s
 })
 
+var everyDevice = metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
+	{Key: v1alpha1.LabelDeviceID, Operator: metav1.LabelSelectorOpExists},
+}}
+
 var drawSpec = rapid.Custom(func(t *rapid.T) Deployment {
-	d := Deployment{ID: drawDeployment.Draw(t, "id"), Selector: drawSelector.Draw(t, "selector")}
+	d := Deployment{ID: drawDeployment.Draw(t, "id"), Selector: everyDevice}
+	if rapid.Bool().Draw(t, "some") {
+		d.Selector = drawSelector.Draw(t, "selector")
+	}
 	switch rapid.IntRange(0, 9).Draw(t, "kind") {
 	case 0:
 		d.Paused = true
@@ -93,6 +100,7 @@ func (w *world) events(random *rand.Rand) map[string]func(*rapid.T) {
 		},
 		"report":            report,
 		"report more":       report,
+		"report still more": report,
 		"remove device":     func(t *rapid.T) { w.removeDevice(drawDevice.Draw(t, "id")) },
 		"remove deployment": func(t *rapid.T) { w.removeDeployment(drawDeployment.Draw(t, "id")) },
 		"see everything again": func(t *rapid.T) {
@@ -205,10 +213,13 @@ func (w *world) drawStore(t *rapid.T) {
 			s.manifest = &wire.Manifest{Generation: rapid.Uint64Range(1, 9).Draw(t, "generation"), Deployments: map[string]wire.ManifestEntry{}}
 		}
 		_, digest := testScore(rapid.IntRange(0, 2).Draw(t, "version"))
-		if rapid.IntRange(0, 3).Draw(t, "orphan") > 0 {
-			s.manifest.Deployments[k.deployment.Token()] = wire.ManifestEntry{Revision: 1, Digest: digest}
+		kind := rapid.SampledFrom([]string{"whole", "whole", "only entry", "only key"}).Draw(t, "kind")
+		if kind != "only key" {
+			s.manifest.Deployments[k.deployment.Token()] = wire.ManifestEntry{Revision: 77, Digest: digest}
 		}
-		s.keys[k.deployment] = digest
+		if kind != "only entry" {
+			s.keys[k.deployment] = digest
+		}
 	}
 }
 

@@ -34,10 +34,10 @@ type presence struct {
 	formerSeen      int64
 	conflictAt      int64 // of the last alternation
 
-	reachable, conflict bool
-	checking            bool  // in Fleet.checks
-	due                 int64 // when reachable or conflict may end by itself
-	timer               int   // place in Fleet.timers
+	conflict bool
+	checking bool  // in Fleet.checks
+	due      int64 // when reachable or conflict may end by itself
+	timer    int   // place in Fleet.timers
 
 	shown            deviceConditions // as the resource has them
 	queued, patching bool             // in Fleet.movedDevices; in flight

@@ -27,9 +27,9 @@ type record struct {
 	phase phase
 	// class is what the record is counted as; settle keeps it so.
 	class class
-	// matched: the selector matches the device. flying: a write that stores the
-	// Deployment is on its way.
-	matched, flying bool
+	// matched: the selector matches the device. found is a mark of rematch.
+	// flying: a write that stores the Deployment is on its way.
+	matched, found, flying bool
 }
 
 // stored reports whether the store holds something of the Deployment, or may

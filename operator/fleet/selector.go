@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -13,15 +14,12 @@ import (
 // terms matches nothing.
 type selector struct {
 	owner *deployment // nil for a selector that only asks once
+	// terms, positive ones first and then rarest first, as they were when they
+	// were put in order: the index files the selector under the first, and most
+	// devices fail at the second.
 	terms []term
-	// filed is the place in terms of the one that the index files the selector
-	// under, none for the list that every device is held against; filedSize is
-	// how many devices that term had then.
-	filed, filedSize int
+	size  int // of the first term then
 }
-
-// none is selector.filed of a selector without a positive term.
-const none = -1
 
 // term is one requirement on one key.
 type term struct {
@@ -51,9 +49,9 @@ func requirements(s metav1.LabelSelector) (labels.Requirements, error) {
 // NotIn and DoesNotExist hold where the key is absent, as in Kubernetes.
 func (t *term) holds(labels []*labelPair) bool {
 	for _, pair := range labels {
-		if pair.key == t.key {
-			named := len(t.pairs) == 0 || slices.Contains(t.pairs, pair)
-			return named == t.positive
+		// Interned pairs are told apart without looking into them.
+		if len(t.pairs) == 0 && pair.key == t.key || slices.Contains(t.pairs, pair) {
+			return t.positive
 		}
 	}
 	return !t.positive
@@ -80,35 +78,27 @@ func (s *selector) matches(labels []*labelPair) bool {
 	return len(s.terms) > 0
 }
 
-// mentions reports whether the selector has a term on one of keys.
-func (s *selector) mentions(keys []*labelKey) bool {
-	for i := range s.terms {
-		if slices.Contains(keys, s.terms[i].key) {
-			return true
-		}
-	}
-	return false
-}
-
-// rarest is the place of the positive term with the fewest devices, and their
-// number.
-func (s *selector) rarest() (at, size int) {
-	at = none
-	for i := range s.terms {
-		if t := &s.terms[i]; t.positive {
-			if n := t.size(); at == none || n < size {
-				at, size = i, n
+// order puts the terms in order. A filed selector must not be ordered anew.
+func (s *selector) order() {
+	slices.SortStableFunc(s.terms, func(a, b term) int {
+		if a.positive != b.positive {
+			if a.positive {
+				return -1
 			}
+			return 1
 		}
+		return cmp.Compare(a.size(), b.size())
+	})
+	if len(s.terms) > 0 {
+		s.size = s.terms[0].size()
 	}
-	return at, size
 }
 
 // misfiled reports whether the term that the selector is filed under has become
 // so common that another may be better: it is looked at only when the selector
 // was a candidate, so a selector that is never in the way costs nothing.
 func (s *selector) misfiled() bool {
-	return s.filed != none && s.terms[s.filed].size() > 2*s.filedSize+8
+	return s.terms[0].positive && s.terms[0].size() > 2*s.size+8
 }
 
 // negated reports whether a requirement excludes devices.

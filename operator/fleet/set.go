@@ -72,3 +72,12 @@ func (s *set) bitmap() *roaring.Bitmap {
 	}
 	return roaring.BitmapOf(s.few...)
 }
+
+// addTo adds the members to another set.
+func (s *set) addTo(all *roaring.Bitmap) {
+	if s.many != nil {
+		all.Or(s.many)
+	} else {
+		all.AddMany(s.few)
+	}
+}

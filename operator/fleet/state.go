@@ -62,18 +62,22 @@ func (d *device) strangers() int {
 }
 
 func (f *Fleet) setState(d *device, r *record, s *wire.DeviceState, at time.Time) {
+	was, is := r.phase, phaseOf(s.Phase)
+	known := r.state != digest{} && r.state.Value() == s.Digest
+	if known && was == is && is != failed {
+		return
+	}
 	if at.After(f.clock) {
 		f.clock = at
 	}
 	if r.state == (digest{}) && r.deployment.held() {
 		f.replan(d) // it may be one that the store has lost
 	}
-	if r.state == (digest{}) || r.state.Value() != s.Digest {
+	if !known {
 		r.state = unique.Make(s.Digest)
 	}
 	var errorMoved bool
-	was := r.phase
-	if r.phase = phaseOf(s.Phase); r.phase == failed {
+	if r.phase = is; is == failed {
 		errorMoved = setFailure(d, r.deployment, s, at)
 	} else if was == failed {
 		delete(r.deployment.failures, d.slot)
