@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
+	"github.com/go-logr/logr"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -27,8 +29,8 @@ func (e *environment) startCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.kubeconfig, e.cluster = plane.Kubeconfig(), plane.Config()
-	return kube.InstallCRDs(ctx, e.cluster, crds.All())
+	e.kubeconfig = plane.Kubeconfig()
+	return kube.InstallCRDs(ctx, plane.Config(), crds.All())
 }
 
 func (e *environment) controlPlane(ctx context.Context) (*kube.ControlPlane, error) {
@@ -63,7 +65,8 @@ func newGuest(config *rest.Config) (*guest, error) {
 	if err := errors.Join(v1alpha1.AddToScheme(scheme), apiextensionsv1.AddToScheme(scheme)); err != nil {
 		return nil, fmt.Errorf("registering types: %w", err)
 	}
-	c, err := client.New(config, client.Options{Scheme: scheme})
+	// Without a logger the client complains that there is none.
+	c, err := client.New(config, client.Options{Scheme: scheme, Log: logr.FromSlogHandler(slog.DiscardHandler)})
 	if err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
@@ -73,20 +76,21 @@ func newGuest(config *rest.Config) (*guest, error) {
 // refuseLiving refuses a cluster that has the fleet's definitions already: two
 // operators would fight over it, and the end of the demo would remove them.
 func (g *guest) refuseLiving(ctx context.Context) error {
-	definition := crds.Deployments()
-	err := g.client.Get(ctx, client.ObjectKeyFromObject(definition), definition)
-	if apierrors.IsNotFound(err) {
-		return nil
+	for _, definition := range crds.All() {
+		err := g.client.Get(ctx, client.ObjectKeyFromObject(definition), definition)
+		if err == nil {
+			return fmt.Errorf("the cluster has Harmony Fleet installed already; use another, or delete the definition %s if a demo left it", definition.Name)
+		}
+		if !apierrors.IsNotFound(err) {
+			return fmt.Errorf("looking for the fleet's definitions: %w", err)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("looking for the fleet's definitions: %w", err)
-	}
-	return fmt.Errorf("the cluster has Harmony Fleet installed already; use another, or delete the definition %s if a demo left it", definition.Name)
+	return nil
 }
 
 // removeDefinitions deletes the definitions and with them every Deployment and
-// Device. The operator may be gone by now, so finalizers that wait for it are
-// taken off; the devices themselves go with the demo.
+// Device, and returns when they are gone. The operator has ended by now, so
+// finalizers that wait for it are taken off; the containers go with the demo.
 func (g *guest) removeDefinitions() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -105,5 +109,5 @@ func (g *guest) removeDefinitions() error {
 			return fmt.Errorf("deleting definition %q: %w", definition.Name, err)
 		}
 	}
-	return nil
+	return eventually(ctx, func() error { return g.refuseLiving(ctx) })
 }

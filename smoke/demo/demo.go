@@ -47,7 +47,7 @@ func Run(ctx context.Context, options Options) (err error) {
 
 // wait returns when ctx ends, and tells of a program that ends before.
 func (e *environment) wait(ctx context.Context) {
-	ended := make(chan string)
+	ended := make(chan string, len(e.programs))
 	for name, p := range e.programs {
 		go func() {
 			select {

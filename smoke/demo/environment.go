@@ -13,8 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/client-go/rest"
-
 	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/smoke/broker"
@@ -38,7 +36,6 @@ type environment struct {
 	dir     string
 
 	kubeconfig string
-	cluster    *rest.Config
 	broker     *broker.Broker
 	registry   *registry.Registry
 	devices    []*device
@@ -95,9 +92,9 @@ func (e *environment) start(ctx context.Context) error {
 		run  func(context.Context) error
 	}{
 		{"making sure that podman is installed", func(ctx context.Context) error { return podman.EnsureInstalled(ctx, e.out) }},
-		{"building kubectl and the nats command line (minutes the first time, cached later)", e.buildTools},
+		{"bringing a cluster up (the first time it is built from source, which takes minutes)", e.startCluster},
+		{"building the nats command line, and kubectl (a minute the first time)", e.buildTools},
 		{"building the operator, the agent and kubectl-fleet from this tree", e.buildPrograms},
-		{"bringing the cluster up", e.startCluster},
 		{"starting the broker", e.startBroker},
 		{"starting a registry with the images hello:v1 and hello:v2", e.startRegistry},
 		{"starting the operator", e.startOperator},

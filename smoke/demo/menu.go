@@ -14,8 +14,8 @@ The fleet is up, and nothing is applied. In another terminal:
   . {{.Env}}
 
 Look at the resources (leave this running)
-  kubectl get deployments.fleet.nationtech.io -A -o wide --watch
-  kubectl get devices.fleet.nationtech.io -o wide
+  kubectl get fdep -A -o wide --watch
+  kubectl get fdev -o wide
   kubectl fleet devices -o wide
 
 Apply with kubectl fleet, then change the version
@@ -53,7 +53,7 @@ Look at the devices
 
 Take it away again
   kubectl fleet apply --name hello --delete
-  kubectl delete deployments.fleet.nationtech.io both
+  kubectl delete fdep both
 
 Logs
 {{- range .Logs}}

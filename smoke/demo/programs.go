@@ -15,9 +15,14 @@ import (
 	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
 
-// buildTools puts kubectl and nats into the folder bin.
+// buildTools puts nats and kubectl into the folder bin. Who has a cluster has a
+// kubectl too; the one for our own control plane was built with it.
 func (e *environment) buildTools(ctx context.Context) error {
-	for _, tool := range []tools.Tool{tools.Kubectl, tools.NATS} {
+	wanted := []tools.Tool{tools.NATS}
+	if _, err := exec.LookPath(tools.Kubectl.String()); err != nil || e.options.Kubeconfig == "" {
+		wanted = append(wanted, tools.Kubectl)
+	}
+	for _, tool := range wanted {
 		path, err := tools.Build(ctx, tool, io.Discard)
 		if err != nil {
 			return err
