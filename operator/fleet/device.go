@@ -117,8 +117,9 @@ func (f *Fleet) relabel(d *device, labels map[string]string) {
 func (f *Fleet) rematch(d *device) {
 	var gained []*deployment
 	var misfiled []*selector
-	f.index.candidates(d.labels, func(s *selector) {
-		if !f.evaluate(s, d) {
+	f.index.candidates(d.labels, func(s *selector, held int) {
+		f.evaluations++
+		if !s.matches(d.labels, held) {
 			if s.misfiled() {
 				misfiled = append(misfiled, s)
 			}
@@ -144,11 +145,6 @@ func (f *Fleet) rematch(d *device) {
 		f.match(d, dep)
 	}
 	f.prune(d)
-}
-
-func (f *Fleet) evaluate(s *selector, d *device) bool {
-	f.evaluations++
-	return s.matches(d.labels)
 }
 
 // match and unmatch move one pair of device and Deployment.

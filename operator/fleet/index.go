@@ -170,12 +170,11 @@ func (x *index) eachPlace(s *selector, do func(in *drawer, second *labelPair)) {
 	}
 	for _, second := range seconds {
 		switch {
-		case !first.positive:
+		case !first.positive: // and neither is the second, which is nil
 			do(&x.always, second)
 		case len(first.pairs) == 0:
 			do(&first.key.filed, second)
-		}
-		if first.positive {
+		default:
 			for _, pair := range first.pairs {
 				do(&pair.filed, second)
 			}
@@ -184,22 +183,25 @@ func (x *index) eachPlace(s *selector, do func(in *drawer, second *labelPair)) {
 }
 
 // candidates calls with each selector that a device with these labels may match,
-// and once with each: a device has one pair of a key.
-func (x *index) candidates(labels []*labelPair, do func(*selector)) {
+// and once with each: a device has one pair of a key. The first held terms of it
+// are known to hold, by the place where it was found.
+func (x *index) candidates(labels []*labelPair, do func(s *selector, held int)) {
 	open := func(in drawer) {
 		if len(in) == 0 {
 			return
 		}
 		for _, s := range in[nil] {
-			do(s)
+			do(s, 1)
 		}
 		for _, second := range labels {
 			for _, s := range in[second] {
-				do(s)
+				do(s, 2)
 			}
 		}
 	}
-	open(x.always)
+	for _, s := range x.always[nil] {
+		do(s, 0)
+	}
 	for _, pair := range labels {
 		open(pair.filed)
 		open(pair.key.filed)

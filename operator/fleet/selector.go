@@ -69,13 +69,14 @@ func (t *term) size() int {
 	return size
 }
 
-func (s *selector) matches(labels []*labelPair) bool {
-	for i := range s.terms {
-		if !s.terms[i].holds(labels) {
+// matches reports whether labels satisfy the terms that follow the first held.
+func (s *selector) matches(labels []*labelPair, held int) bool {
+	for i := range s.terms[held:] {
+		if !s.terms[held+i].holds(labels) {
 			return false
 		}
 	}
-	return len(s.terms) > 0
+	return true
 }
 
 // order puts the terms in order. A filed selector must not be ordered anew.
