@@ -130,7 +130,7 @@ func TestFailuresHaveTheirTrueReason(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	t.Cleanup(func() { _ = taken.Close() })
 	port := int32(taken.Addr().(*net.TCPAddr).Port)
 	cases := map[string]struct {
 		service score.Service

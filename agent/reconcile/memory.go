@@ -122,10 +122,10 @@ func (m Memory) After(step Step, outcome Outcome, now time.Time) Memory {
 	if m.failed == step.Action || step.Action == Start {
 		m.failed, m.failure, m.attempts = "", nil, 0
 	}
-	switch step.Action {
-	case Pull:
+	if step.Action == Pull {
 		m.pulled = true
-	case Start:
+	}
+	if step.Action == Start {
 		if step.Container.State == Exited {
 			m.restarts++
 		}

@@ -152,6 +152,7 @@ func (m *model) effect(step reconcile.Step) *reconcile.Failure {
 		if i >= 0 {
 			m.containers = slices.Delete(m.containers, i, i+1)
 		}
+	case reconcile.Pull, reconcile.Check, reconcile.Examine:
 	}
 	return nil
 }

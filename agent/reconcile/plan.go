@@ -101,7 +101,7 @@ func (p *Plan) add(v service, s Situation, holdBack bool) {
 	if next := v.next(); next != nil && v.now.Before(v.notBefore(next.Action)) {
 		p.Retry = earliest(p.Retry, v.notBefore(next.Action))
 	}
-	if step != nil && !(holdBack && step.Action == Start) {
+	if step != nil && (!holdBack || step.Action != Start) {
 		p.Steps = append(p.Steps, *step)
 	}
 }

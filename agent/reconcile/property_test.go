@@ -143,7 +143,7 @@ func checkEnd(t *rapid.T, m *model, p reconcile.Plan) {
 		}
 		c, policy := m.containers[i], svc.Spec.RestartPolicy
 		mayEnd := policy == score.RestartNever || policy == score.RestartOnFailure && c.ExitCode == 0
-		if c.State != reconcile.Running && !(mayEnd && c.State == reconcile.Exited) {
+		if c.State != reconcile.Running && (!mayEnd || c.State != reconcile.Exited) {
 			t.Fatalf("%+v is %+v", svc, c)
 		}
 		left--

@@ -187,6 +187,7 @@ func (v service) mustStart() bool {
 		return false
 	case score.RestartOnFailure:
 		return t.ExitCode != 0
+	case score.RestartAlways:
 	}
 	return true
 }

@@ -60,7 +60,8 @@ func (v service) status() status {
 		return v.runningStatus()
 	}
 	// Another version that cannot be removed is no fault of one that has ended.
-	if m.failure != nil && !(m.failed == Remove && t != nil && t.State == Exited) {
+	hasEnded := t != nil && t.State == Exited
+	if m.failure != nil && (m.failed != Remove || !hasEnded) {
 		return status{failed, m.failure.Reason, m.failure.Message}
 	}
 	switch {

@@ -286,14 +286,16 @@ func TestPortTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	t.Cleanup(func() { _ = listener.Close() })
 	port := int32(listener.Addr().(*net.TCPAddr).Port)
 	digest := s.apply(s.hello("1", published(port)))
 	state := s.reaches(digest, wire.PhaseFailed, reconcile.ReasonPortInUse)
 	if !strings.Contains(state.Message, fmt.Sprint(port)) {
 		t.Errorf("message %q does not name the port", state.Message)
 	}
-	listener.Close()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
 	s.reaches(digest, wire.PhaseSucceeded, reconcile.ReasonRunning)
 }
 

@@ -63,6 +63,7 @@ func (r *runtime) Do(ctx context.Context, _ wire.DeviceID, step reconcile.Step) 
 		r.containers[i].State, r.containers[i].Exited = reconcile.Exited, time.Now()
 	case reconcile.Remove:
 		r.containers = slices.Delete(r.containers, i, i+1)
+	case reconcile.Pull, reconcile.Check, reconcile.Examine:
 	}
 	return reconcile.Outcome{}
 }
