@@ -2,7 +2,6 @@ package load
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -10,8 +9,9 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
-// maxAge is when a status counts as lost.
-const maxAge = time.Minute
+// maxAge is how long a probe waits for a status. One that comes later counts as
+// this old; one that never comes is found by the recount.
+const maxAge = 2 * time.Minute
 
 // probe turns one pair from succeeded to failed and back, at random times, and
 // measures each time how long after the acknowledgement of the state the status
@@ -23,7 +23,7 @@ func (r *run) probe(ctx context.Context, n int) (ages []time.Duration, err error
 	phases := []wire.Phase{wire.PhaseSucceeded, wire.PhaseFailed}
 	for turn := 0; ; turn++ {
 		if pause(ctx, time.Duration(random.Int64N(int64(2*time.Second)))) != nil {
-			return ages, nil
+			return ages, nil //nolint:nilerr // the end of the time to measure is no failure
 		}
 		phase := phases[turn%2]
 		seen := r.watcher.expect(r.plan.deployments[j].id.Name, func(a v1alpha1.Aggregate) bool {
@@ -44,7 +44,7 @@ func (r *run) probe(ctx context.Context, n int) (ages []time.Duration, err error
 		case at := <-seen:
 			ages = append(ages, max(0, at.Sub(acked)))
 		case <-time.After(maxAge):
-			return ages, fmt.Errorf("no status of %s with a state that was acknowledged %s ago", r.plan.deployments[j].id, maxAge)
+			ages = append(ages, maxAge)
 		}
 	}
 }

@@ -85,8 +85,8 @@ func (r *report) write(to io.Writer) error {
 	row("state writes", "%.0f/s acknowledged (%d in %s; asked for %d/s; the last acknowledgement %s after the last write)",
 		perSecond(r.written), r.written, r.writeTime.Round(time.Second), r.Rate, r.lastAck.Round(time.Millisecond))
 	row("errors", "%d", r.errors)
-	row("status age p50, p99", "%s, %s (%d probes, from a state's acknowledgement to a watch event with it)",
-		quantile(r.ages, 0.5).Round(time.Millisecond), quantile(r.ages, 0.99).Round(time.Millisecond), len(r.ages))
+	row("status age p50, p99", "%s, %s (%d probes, from a state's acknowledgement to a watch event with it; they wait %s at most)",
+		quantile(r.ages, 0.5).Round(time.Millisecond), quantile(r.ages, 0.99).Round(time.Millisecond), len(r.ages), maxAge)
 	row("status patches", "%.0f/s (budget %d/s), %.3f per deployment and second", perSecond(r.patches), r.Patches, perSecond(r.patches)/float64(r.Deployments))
 	row("most changes of one status", "%d in %s (at most %d)", r.changes.most, rateWindow, maxChanges)
 	row("API writes by heartbeats", "%d, in a phase of %d heartbeats and nothing else", r.heartbeatWrites, r.heartbeats)

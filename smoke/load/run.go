@@ -232,7 +232,6 @@ func (r *run) write(ctx context.Context) error {
 		return err
 	}
 	stopSaying()
-	r.report.ages = <-probes
 	after, err := r.measure(ctx)
 	if err != nil {
 		return err
@@ -240,7 +239,8 @@ func (r *run) write(ctx context.Context) error {
 	if err := r.sim.settle(ctx); err != nil {
 		return err
 	}
-	r.report.lastAck = time.Since(now) - r.Duration
+	r.report.lastAck = time.Since(after.at)
+	r.report.ages = <-probes
 	r.report.measured(before, after)
 	return nil
 }
