@@ -32,7 +32,7 @@ func stub(t *testing.T, info string, certificate *tls.Certificate) string {
 		t.Fatal(err)
 	}
 	done := make(chan struct{})
-	t.Cleanup(func() { listener.Close(); <-done })
+	t.Cleanup(func() { _ = listener.Close(); <-done })
 	go func() {
 		defer close(done)
 		for {

@@ -246,7 +246,7 @@ func TestReplayEndsWithoutWhatWasPurged(t *testing.T) {
 	r.wait(t, "the end of the replay", func() bool { return r.caughtUp == 1 })
 	t.Logf("%d of %d keys came", len(r.values), keys)
 	cancel()
-	<-ended
+	<-ended //nolint:errcheck // it was cancelled
 }
 
 // slowFollower stops at the first entry.

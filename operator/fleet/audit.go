@@ -60,9 +60,9 @@ func (f *Fleet) auditOne(dep *deployment) []Difference {
 	compare("matched", dep.matched.len(), matched)
 	compare("held", dep.holders.len(), held)
 	for name, p := range map[string]phase{"pending": pending, "succeeded": succeeded, "failed": failed} {
-		for suffix, reachable := range map[string]bool{"": true, " unreachable": false} {
+		for where, reachable := range map[string]bool{"reachable": true, "unreachable": false} {
 			c := classOf(p, reachable)
-			compare(name+suffix, int(dep.counts[c]), int(counts[c]))
+			compare(name+" "+where, int(dep.counts[c]), int(counts[c]))
 		}
 	}
 	return found

@@ -98,6 +98,10 @@ func testID(name string) wire.DeploymentID {
 	return wire.DeploymentID{Namespace: "default", Name: name}
 }
 
+func testDevice(i int) wire.DeviceID { return wire.DeviceID(fmt.Sprintf("device-%d", i)) }
+
+func testRandom() *rand.Rand { return rand.New(rand.NewPCG(1, 1)) }
+
 func testScore(version int) ([]byte, score.Digest) {
 	data := fmt.Appendf(nil, "score %d", version)
 	return data, score.DigestOf(data)

@@ -144,14 +144,14 @@ func (d *device) memory(ctx context.Context) (agent, service series, err error) 
 }
 
 // runContainers has the agent run containers and returns when all of them do.
-func (d *device) runContainers(ctx context.Context) error {
+func (d *device) runContainers(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, startAllWithin, fmt.Errorf("%d containers did not run after %s", containers, startAllWithin))
 	defer cancel()
 	reg, err := registry.Start()
 	if err != nil {
 		return err
 	}
-	defer reg.Stop()
+	defer func() { err = errors.Join(err, reg.Stop()) }()
 	image, err := images.Hello("1")
 	if err != nil {
 		return err

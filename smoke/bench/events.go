@@ -187,7 +187,7 @@ func aggregate(ctx context.Context, p *broker.Process, devices int) (time.Durati
 	}
 	took := time.Since(begin)
 	cancel()
-	<-ended
+	<-ended //nolint:errcheck // it was cancelled
 	if a.poison != nil {
 		return 0, a.poison
 	}

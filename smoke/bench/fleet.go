@@ -219,7 +219,6 @@ func (b *bench) heap(context.Context) error {
 		if err := report(f, writes); err != nil {
 			return err
 		}
-		writes = nil
 		values = append(values, float64(liveHeap()-before)/devices)
 		runtime.KeepAlive(f)
 	}

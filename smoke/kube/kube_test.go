@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -180,7 +181,7 @@ func TestExisting(t *testing.T) {
 	if _, err := client(t, plane.Config()).CoreV1().Namespaces().Get(t.Context(), "default", metav1.GetOptions{}); err != nil {
 		t.Error(err)
 	}
-	if err := plane.StopAPIServer(); err != ErrExisting {
+	if err := plane.StopAPIServer(); !errors.Is(err, ErrExisting) {
 		t.Errorf("StopAPIServer() = %v, want %v", err, ErrExisting)
 	}
 	if err := plane.Stop(); err != nil || len(plane.PIDs()) != 0 {
