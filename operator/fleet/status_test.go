@@ -236,3 +236,61 @@ func TestObserveStateIsCheap(t *testing.T) {
 		}
 	}
 }
+
+// TestNewVersion: another score is written to every device, nobody has it yet,
+// and the error of the version before is no error of this one.
+func TestNewVersion(t *testing.T) {
+	w, d := webWorld(t)
+	w.report(pairKey{"a", d.ID}, stateOf(d, wire.PhaseFailed, "version 1"))
+	w.report(pairKey{"b", d.ID}, stateOf(d, wire.PhaseSucceeded, ""))
+	w.settle(t, true)
+	if got := w.deployments[d.ID].Status.Aggregate; got.LastError == nil || got.Failed != 1 || got.Succeeded != 1 {
+		t.Fatalf("version 1: %+v", got)
+	}
+	d.Score, d.Digest = testScore(2)
+	w.setDeployment(d)
+	w.settle(t, true)
+	if got := w.deployments[d.ID].Status.Aggregate; got.LastError != nil || got.Pending != 2 {
+		t.Errorf("version 2: %+v", got)
+	}
+	for id, s := range w.store {
+		if s.entry(d.ID) != d.Digest || s.keys[d.ID] != d.Digest || s.manifest.Deployments[d.ID.Token()].Revision != 2 {
+			t.Errorf("%s: stored %+v", id, s)
+		}
+	}
+	w.report(pairKey{"a", d.ID}, stateOf(d, wire.PhaseFailed, "version 2"))
+	w.settle(t, true)
+	w.report(pairKey{"a", d.ID}, stateOf(d, wire.PhaseSucceeded, ""))
+	w.settle(t, true)
+	if got := w.deployments[d.ID].Status.Aggregate; got.LastError != nil || got.Succeeded != 1 {
+		t.Errorf("after it recovered: %+v", got)
+	}
+}
+
+// TestPause: what is stored stays while paused, whatever else changes, and
+// follows afterwards; deletion does not wait.
+func TestPause(t *testing.T) {
+	w, d := webWorld(t)
+	_, first := testScore(1)
+	d.Paused = true
+	d.Score, d.Digest = testScore(2)
+	d.Selector = metav1.LabelSelector{MatchLabels: map[string]string{"env": "prod"}}
+	w.setDeployment(d)
+	w.setDevice("c", map[string]string{"env": "prod"})
+	w.settle(t, true)
+	if a, c := w.store["a"].entry(d.ID), w.shelf("c").entry(d.ID); a != first || c != "" {
+		t.Errorf("paused: %q on a, %q on c", a, c)
+	}
+	d.Paused = false
+	w.setDeployment(d)
+	w.settle(t, true)
+	if a, c := w.store["a"].entry(d.ID), w.shelf("c").entry(d.ID); a != "" || c != d.Digest {
+		t.Errorf("not paused: %q on a, %q on c", a, c)
+	}
+	d.Paused, d.Deleting = true, true
+	w.setDeployment(d)
+	w.settle(t, true)
+	if w.f.HeldBy(d.ID) != 0 {
+		t.Errorf("deleted while paused: held by %d", w.f.HeldBy(d.ID))
+	}
+}
