@@ -169,9 +169,13 @@ func TestUnknownDevice(t *testing.T) {
 	}
 	d.Deleting = true
 	w.setDeployment(d)
+	w.settle(t, false)
+	if got := w.store["stranger"]; got.manifest.Generation != 4 || len(got.keys) != 1 || w.f.HeldBy(d.ID) != 0 {
+		t.Errorf("deleted: stored %+v", got)
+	}
 	w.settle(t, true)
-	if got := w.store["stranger"]; got.manifest.Generation <= 3 || len(got.keys) != 0 || w.f.HeldBy(d.ID) != 0 {
-		t.Errorf("stored: %+v", got)
+	if got := w.store["stranger"]; got.manifest.Generation != 5 || len(got.keys) != 0 {
+		t.Errorf("confirmed: stored %+v", got)
 	}
 }
 

@@ -28,7 +28,7 @@ func TestSet(t *testing.T) {
 			delete(want, slot)
 		}
 		forms[s.many != nil] = true
-		if s.many != nil && s.few != nil || s.many == nil && len(s.few) > fewMax {
+		if s.many != nil && s.few != nil || s.many == nil && len(s.few) > fewMax || s.many != nil && s.len() <= fewMax/2 {
 			t.Fatalf("the set has two forms, or the wrong one")
 		}
 		got, members := s.slots(), slices.Sorted(maps.Keys(want))
