@@ -10,8 +10,8 @@
 // list: only because a resource was seen deleting, or is certainly gone.
 //
 // The nouns: a device carries interned label pairs; the index files every
-// selector under its rarest term and every device under its pairs; a record is
-// what is known of one Deployment on one device (matched, stored, reported);
+// selector under its two rarest terms and every device under its pairs; a record
+// is what is known of one Deployment on one device (matched, stored, reported);
 // counters of a Deployment move when a record's class moves, and are never
 // recounted except by Audit.
 package fleet
