@@ -63,7 +63,28 @@ func (c *Conn) Purge(ctx context.Context, b wire.Bucket, key string, through uin
 	if key == "" || strings.ContainsAny(key, "*>") {
 		return fmt.Errorf("%s: the broker would take it as a pattern for other keys", wanted)
 	}
-	body, err := json.Marshal(purge{Filter: b.Subject(key), Before: through + 1})
+	return c.purge(ctx, wanted, b, purge{Filter: b.Subject(key), Before: through + 1})
+}
+
+// PurgeDevice removes all that a device wrote, for good: what it is, its last
+// sign of life and its states. Desired state stays.
+func (c *Conn) PurgeDevice(ctx context.Context, id wire.DeviceID) error {
+	key := wire.DeviceKey(id)
+	for bucket, filter := range map[wire.Bucket]string{
+		wire.DeviceInfos:      wire.DeviceInfos.Subject(key),
+		wire.DeviceHeartbeats: wire.DeviceHeartbeats.Subject(key),
+		wire.DeviceStates:     wire.DeviceStates.Subject(key) + ".*.*",
+	} {
+		wanted := fmt.Sprintf("purging device %q from bucket %q", id, bucket.Name)
+		if err := c.purge(ctx, wanted, bucket, purge{Filter: filter}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Conn) purge(ctx context.Context, wanted string, b wire.Bucket, what purge) error {
+	body, err := json.Marshal(what)
 	if err != nil {
 		return fmt.Errorf("%s: %w", wanted, err)
 	}
@@ -76,10 +97,11 @@ func (c *Conn) Purge(ctx context.Context, b wire.Bucket, key string, through uin
 	})
 }
 
-// purge is the body of a purge request.
+// purge is the body of a purge request: of what matches the filter, before the
+// sequence; 0 means all.
 type purge struct {
 	Filter string `json:"filter"`
-	Before uint64 `json:"seq"`
+	Before uint64 `json:"seq,omitempty"`
 }
 
 // refusedBy is the error in a JetStream answer; nil when it has none.

@@ -80,13 +80,16 @@ type Engine struct {
 	// hasConverged is guarded by mu; true from the first time on.
 	hasConverged bool
 	problem      error // guarded by mu; why the leader cannot work with the broker
+	// departed is guarded by mu: devices whose resource is gone, and not yet what
+	// the broker holds of them.
+	departed map[wire.DeviceID]bool
 }
 
 // New returns an engine that does nothing yet.
 func New(o Options) *Engine {
 	e := &Engine{
 		o: o, core: fleet.New(fleet.Options{}), lacking: allSources,
-		wake: make(chan struct{}, 1), markers: make(chan bus.Entry, 1024),
+		wake: make(chan struct{}, 1), markers: make(chan bus.Entry, 1024), departed: map[wire.DeviceID]bool{},
 	}
 	e.metrics = newMetrics(e)
 	e.poison = poison{counter: e.metrics.poison, log: o.Log, seen: map[string]bool{}}
@@ -155,6 +158,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	loops.Go(func() { e.applyInfos(ctx) })
 	loops.Go(func() { e.confirmOrphans(ctx) })
 	loops.Go(func() { e.purgeMarkers(ctx, conn) })
+	loops.Go(func() { e.forgetDeparted(ctx, conn) })
 	loops.Wait()
 	return nil
 }
@@ -169,6 +173,9 @@ func (e *Engine) begin() {
 // onConnection hears of every connection made and lost.
 func (e *Engine) onConnection(connected bool) {
 	e.connected.Store(connected)
+	e.mu.Lock()
+	e.core.Hearing(connected, e.o.Now())
+	e.mu.Unlock()
 	if connected {
 		e.connections.Add(1)
 		e.poke()
@@ -195,12 +202,18 @@ func (e *Engine) RemoveDeployment(id wire.DeploymentID) {
 
 // SetDevice tells the core of a Device that is there.
 func (e *Engine) SetDevice(id wire.DeviceID, d *v1alpha1.Device) {
-	e.change(func(core *fleet.Fleet) { core.SetDevice(id, d.Labels, d.Status.Conditions) })
+	e.change(func(core *fleet.Fleet) {
+		core.SetDevice(id, d.Labels, d.Status.Conditions)
+		delete(e.departed, id)
+	})
 }
 
 // RemoveDevice tells the core of a Device that is certainly gone.
 func (e *Engine) RemoveDevice(id wire.DeviceID) {
-	e.change(func(core *fleet.Fleet) { core.RemoveDevice(id) })
+	e.change(func(core *fleet.Fleet) {
+		core.RemoveDevice(id)
+		e.departed[id] = true
+	})
 }
 
 // change tells the core something that may lead to writes.

@@ -48,7 +48,7 @@ func (f *Fleet) SetDevice(id wire.DeviceID, labels map[string]string, conditions
 		f.known++
 		f.index.all.add(d.slot)
 		f.relabel(d, labels)
-		f.adoptConflict(d, conditions)
+		f.resume(d, conditions)
 		f.check(d)
 		f.replan(d)
 	} else {

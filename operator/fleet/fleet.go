@@ -20,6 +20,10 @@ type Fleet struct {
 	// clock is the latest time that was told: of TakeStatus, or of a state
 	// since.
 	clock time.Time
+	// deaf while no sign of life can arrive; hearingSince is when that ended
+	// last, in Unix nanoseconds, 0 for never.
+	deaf         bool
+	hearingSince int64
 
 	byID        map[wire.DeviceID]*device
 	devices     []*device // by slot
@@ -42,13 +46,13 @@ type Fleet struct {
 	droppedStates, evaluations                                 uint64
 }
 
-// New returns an empty Fleet that has not converged.
+// New returns an empty Fleet that has not converged and hears nothing yet.
 func New(o Options) *Fleet {
 	if o.HeartbeatTimeout == 0 {
 		o.HeartbeatTimeout = wire.HeartbeatTimeout
 	}
 	return &Fleet{
-		options: o, index: newIndex(),
+		options: o, index: newIndex(), deaf: true,
 		byID: map[wire.DeviceID]*device{}, deployments: map[wire.DeploymentID]*deployment{},
 	}
 }

@@ -101,6 +101,15 @@ func (w *world) matches(d *Deployment, id wire.DeviceID) bool {
 	return selector.Matches(has)
 }
 
+// silent tells whether a device could have been heard for too long and was not.
+func (w *world) silent(id wire.DeviceID) bool {
+	heard := w.beats[id].at // the zero time for none
+	if spared := w.spared[id]; spared.After(heard) {
+		heard = spared
+	}
+	return w.now.Sub(heard) > wire.HeartbeatTimeout
+}
+
 // aggregate is the brute-force recount.
 func (w *world) aggregate(d *Deployment) v1alpha1.Aggregate {
 	var a v1alpha1.Aggregate
@@ -109,7 +118,7 @@ func (w *world) aggregate(d *Deployment) v1alpha1.Aggregate {
 			continue
 		}
 		a.MatchedDeviceCount++
-		if b, seen := w.beats[id]; !seen || w.now.Sub(b.at) > wire.HeartbeatTimeout {
+		if w.silent(id) {
 			a.Unreachable++
 		}
 		r, reported := w.states[pairKey{id, d.ID}]

@@ -60,11 +60,15 @@ func (d *device) adopt(conditions []metav1.Condition) bool {
 	return true
 }
 
-// adoptConflict goes on with a conflict that the operator saw before it was
-// started anew.
-func (f *Fleet) adoptConflict(d *device, conditions []metav1.Condition) {
-	if d.conflictAt == 0 && readConditions(conditions).conflict.status == isTrue {
+// resume goes on with what the operator saw before it was started anew: a
+// conflict, and a device that was reachable and is given the time to be heard.
+func (f *Fleet) resume(d *device, conditions []metav1.Condition) {
+	saw := readConditions(conditions)
+	if d.conflictAt == 0 && saw.conflict.status == isTrue {
 		d.conflictAt = adopted
+	}
+	if saw.reachable.status == isTrue {
+		f.setReachable(d, true)
 	}
 }
 

@@ -121,7 +121,8 @@ func (w *world) events(random *rand.Rand) map[string]func(*rapid.T) {
 			}
 			w.heartbeat(id, h)
 		},
-		"time passes": func(t *rapid.T) { w.now = w.now.Add(time.Duration(rapid.IntRange(1, 120).Draw(t, "s")) * time.Second) },
+		"time passes":      func(t *rapid.T) { w.now = w.now.Add(time.Duration(rapid.IntRange(1, 120).Draw(t, "s")) * time.Second) },
+		"nothing is heard": func(t *rapid.T) { w.outage(time.Duration(rapid.IntRange(1, 600).Draw(t, "s")) * time.Second) },
 		"states are replayed": func(t *rapid.T) {
 			w.f.ResetStates()
 			w.checkQuiet(t)

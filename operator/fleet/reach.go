@@ -67,6 +67,24 @@ func (f *Fleet) ObserveHeartbeat(id wire.DeviceID, h wire.Heartbeat, at time.Tim
 	}
 }
 
+// Hearing tells whether signs of life can reach the operator, from now on. While
+// they cannot, silence says nothing of a device: whoever is reachable stays so.
+// When they can again, each of those has the whole timeout to be heard.
+func (f *Fleet) Hearing(can bool, now time.Time) {
+	f.advance(now)
+	if can {
+		f.hearingSince = now.UnixNano()
+	}
+	f.deaf = !can
+}
+
+// Silent reports whether a device without a resource could have been heard for the
+// whole timeout and was not.
+func (f *Fleet) Silent(id wire.DeviceID, now time.Time) bool {
+	d := f.byID[id]
+	return d != nil && !d.known && !f.deaf && now.UnixNano()-max(d.lastSeen, f.hearingSince) > int64(f.options.HeartbeatTimeout)
+}
+
 // check has a device judged as soon as the time is known.
 func (f *Fleet) check(d *device) {
 	if d.known && !d.checking {
@@ -85,7 +103,7 @@ func (f *Fleet) advance(now time.Time) {
 		f.judge(d, now.UnixNano())
 	}
 	f.checks = f.checks[:0]
-	for len(f.timers) > 0 && f.timers[0].due <= now.UnixNano() {
+	for !f.deaf && len(f.timers) > 0 && f.timers[0].due <= now.UnixNano() {
 		f.judge(f.timers[0], now.UnixNano())
 	}
 }
@@ -100,12 +118,16 @@ func (f *Fleet) judge(d *device, now int64) {
 		d.conflictAt = now
 	}
 	timeout := int64(f.options.HeartbeatTimeout)
-	f.setReachable(d, d.lastSeen != 0 && now-d.lastSeen <= timeout)
+	heard := d.lastSeen
+	if d.reachable {
+		heard = max(heard, f.hearingSince)
+	}
+	f.setReachable(d, heard != 0 && now-heard <= timeout || f.deaf && d.reachable)
 	d.conflict = d.conflictAt != 0 && now-d.conflictAt < conflictHold
 
 	d.due = math.MaxInt64
 	if d.reachable {
-		d.due = d.lastSeen + timeout + 1
+		d.due = heard + timeout + 1
 	}
 	if d.conflict {
 		d.due = min(d.due, d.conflictAt+conflictHold)

@@ -11,13 +11,14 @@ import (
 )
 
 // TestPresence plays a script of heartbeats and looks at the patches. Each step
-// is a time in seconds since the beginning, and what is sent: a session, or "-"
-// for nothing; want is the conditions that are patched then, "" for no patch.
+// is a time in seconds since the beginning, and what happens: a session sends,
+// "deaf" and "hears" are the operator, "-" is nothing; want is the conditions that
+// are patched then, "" for no patch.
 func TestPresence(t *testing.T) {
 	type step struct {
-		at   int
-		send string
-		want string
+		at      int
+		happens string
+		want    string
 	}
 	never, missed, up := "Reachable=False/NeverSeen", "Reachable=False/HeartbeatMissed", "Reachable=True/HeartbeatReceived"
 	conflict := up + " IdentityConflict=True/TwoAgents"
@@ -34,6 +35,14 @@ func TestPresence(t *testing.T) {
 		"TwoAgents": {reason: "sessions that alternate are two agents, until ten minutes after the last time",
 			steps: []step{{0, "a", up}, {15, "b", ""}, {30, "a", conflict}, {45, "b", ""},
 				{120, "b", ""}, {200, "b", ""}, {300, "b", ""}, {400, "b", ""}, {500, "b", ""}, {600, "b", ""}, {644, "b", ""}, {645, "-", up}}},
+		"Outage": {reason: "what cannot be heard is not silent, and has the whole time afterwards",
+			steps: []step{{0, "a", up}, {50, "deaf", ""}, {500, "-", ""}, {501, "hears", ""}, {601, "-", ""}, {602, "-", missed}}},
+		"OutageOver": {reason: "a device that is heard again was never unreachable",
+			steps: []step{{0, "a", up}, {50, "deaf", ""}, {501, "hears", ""}, {530, "a", ""}, {630, "-", ""}, {631, "-", missed}}},
+		"SilentBefore": {reason: "an outage does not bring back who was silent before it",
+			steps: []step{{0, "a", up}, {101, "-", missed}, {110, "deaf", ""}, {200, "-", ""}, {201, "hears", ""}, {202, "-", ""}}},
+		"SilentJustBefore": {reason: "whose time was up when the outage began",
+			steps: []step{{0, "a", up}, {101, "deaf", missed}, {201, "hears", ""}}},
 		"LongAgo": {reason: "a session that comes back after more than ten intervals is no alternation",
 			steps: []step{{0, "a", up}, {90, "b", ""}, {180, "b", ""}, {270, "b", ""}, {301, "a", ""}}},
 	}
@@ -45,8 +54,12 @@ func TestPresence(t *testing.T) {
 			w.f.Converge()
 			for _, step := range tc.steps {
 				w.now = begin.Add(time.Duration(step.at) * time.Second)
-				if step.send != "-" {
-					w.heartbeat("a", wire.Heartbeat{Session: strings.Repeat(step.send, 8)})
+				switch step.happens {
+				case "-":
+				case "deaf", "hears":
+					w.f.Hearing(step.happens == "hears", w.now)
+				default:
+					w.heartbeat("a", wire.Heartbeat{Session: strings.Repeat(step.happens, 8)})
 				}
 				got := ""
 				for _, p := range w.f.TakeDevices(w.now, 10) {
@@ -68,6 +81,35 @@ func showConditions(conditions []metav1.Condition) string {
 		all = append(all, c.Type+"="+string(c.Status)+"/"+c.Reason)
 	}
 	return strings.Join(all, " ")
+}
+
+// TestReachableAfterRestart: a device that was reachable has the time to be heard
+// by the operator that takes over.
+func TestReachableAfterRestart(t *testing.T) {
+	since := metav1.NewTime(time.Unix(1_700_000_000, 0))
+	for name, heardFrom := range map[string]bool{"Silent": false, "Heard": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			w.f.Hearing(false, w.now)
+			w.devices["a"] = &resource{conditions: []metav1.Condition{
+				{Type: "Reachable", Status: metav1.ConditionTrue, Reason: "HeartbeatReceived", LastTransitionTime: since},
+			}}
+			w.setDevice("a", nil)
+			w.f.Converge()
+			w.now = w.now.Add(time.Hour)
+			w.checkQuiet(t)
+			w.f.Hearing(true, w.now)
+			w.now = w.now.Add(wire.HeartbeatTimeout)
+			w.checkQuiet(t)
+			if heardFrom {
+				w.heartbeat("a", wire.Heartbeat{Session: "0000000a"})
+			}
+			w.now = w.now.Add(time.Second)
+			if patches := w.f.TakeDevices(w.now, 10); (len(patches) == 0) != heardFrom {
+				t.Fatalf("patches: %+v", patches)
+			}
+		})
+	}
 }
 
 // TestPresenceAfterRestart: what the resource says already is not said again,

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/score"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
@@ -34,6 +35,7 @@ type world struct {
 	confirmed   map[wire.DeploymentID]bool // certainly gone since it was last set
 	states      map[pairKey]report
 	beats       map[wire.DeviceID]beat
+	spared      map[wire.DeviceID]time.Time // reachable when nothing could be heard, up to then
 	store       map[wire.DeviceID]*shelf
 }
 
@@ -75,12 +77,15 @@ func (s *shelf) entries() map[string]wire.ManifestEntry {
 func (s *shelf) entry(id wire.DeploymentID) score.Digest { return s.entries()[id.Token()].Digest }
 
 func newWorld() *world {
-	return &world{
+	w := &world{
 		f: New(Options{}), now: time.Unix(1_800_000_000, 0).UTC(),
 		devices: map[wire.DeviceID]*resource{}, removed: map[wire.DeviceID]bool{},
 		deployments: map[wire.DeploymentID]*Deployment{}, confirmed: map[wire.DeploymentID]bool{},
-		states: map[pairKey]report{}, beats: map[wire.DeviceID]beat{}, store: map[wire.DeviceID]*shelf{},
+		states: map[pairKey]report{}, beats: map[wire.DeviceID]beat{}, spared: map[wire.DeviceID]time.Time{},
+		store: map[wire.DeviceID]*shelf{},
 	}
+	w.f.Hearing(true, w.now)
+	return w
 }
 
 func (w *world) shelf(id wire.DeviceID) *shelf {
@@ -117,6 +122,7 @@ func (w *world) removeDevice(id wire.DeviceID) {
 		w.removed[id] = true
 	}
 	delete(w.devices, id)
+	delete(w.spared, id)
 	w.f.RemoveDevice(id)
 }
 
@@ -150,6 +156,19 @@ func (w *world) report(k pairKey, s *wire.DeviceState) {
 func (w *world) heartbeat(id wire.DeviceID, h wire.Heartbeat) {
 	w.beats[id] = beat{h, w.now}
 	w.f.ObserveHeartbeat(id, h, w.now)
+}
+
+// outage is a time in which no sign of life can arrive.
+func (w *world) outage(d time.Duration) {
+	w.f.Hearing(false, w.now)
+	end := w.now.Add(d)
+	for id := range w.devices {
+		if !w.silent(id) {
+			w.spared[id] = end
+		}
+	}
+	w.now = end
+	w.f.Hearing(true, w.now)
 }
 
 // load tells a Fleet everything that the world holds, in a random order and some
@@ -290,6 +309,12 @@ func (w *world) restart(random *rand.Rand) {
 	w.f = New(Options{})
 	w.confirmed = map[wire.DeploymentID]bool{}
 	w.removed = map[wire.DeviceID]bool{}
+	clear(w.spared)
+	for id, r := range w.devices {
+		if meta.IsStatusConditionTrue(r.conditions, v1alpha1.ConditionReachable) {
+			w.spared[id] = w.now
+		}
+	}
 	for _, s := range w.store {
 		// A new operator knows what is stored, and nothing of what was issued.
 		s.issued, s.failed = 0, nil
@@ -298,5 +323,6 @@ func (w *world) restart(random *rand.Rand) {
 		}
 	}
 	w.load(w.f, random)
+	w.f.Hearing(true, w.now)
 	w.f.Converge()
 }

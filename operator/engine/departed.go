@@ -1,0 +1,54 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/nationtech/harmony-fleet/apis/wire"
+	"github.com/nationtech/harmony-fleet/operator/bus"
+)
+
+// departedTick is how often Devices that are gone are asked after.
+const departedTick = time.Second
+
+// forgetDeparted purges what the broker holds of devices whose resource a person
+// deleted and whose agent has fallen silent: the next operator would make the
+// Device anew from it. An agent that lives is no matter for this: it is there,
+// and its Device comes back when it reports the next time.
+func (e *Engine) forgetDeparted(ctx context.Context, conn *bus.Conn) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(departedTick):
+		}
+		for _, id := range e.silentDeparted() {
+			if err := conn.PurgeDevice(ctx, id); err != nil {
+				if ctx.Err() == nil {
+					e.o.Log.Info("cannot forget a deleted device yet; trying again", "device", id, "reason", err.Error())
+				}
+				break // the others would fail in the same way
+			}
+			e.mu.Lock()
+			delete(e.departed, id)
+			e.mu.Unlock()
+			e.o.Log.Info("forgot a deleted device", "device", id)
+		}
+	}
+}
+
+// silentDeparted are the devices to forget now.
+func (e *Engine) silentDeparted() []wire.DeviceID {
+	now := e.o.Now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var silent []wire.DeviceID
+	for id := range e.departed {
+		if e.core.Silent(id, now) {
+			silent = append(silent, id)
+		}
+	}
+	slices.Sort(silent)
+	return silent
+}
