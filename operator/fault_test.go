@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +24,9 @@ import (
 	"github.com/nationtech/harmony-fleet/smoke/broker"
 	"github.com/nationtech/harmony-fleet/smoke/kube"
 )
+
+// departedTick is how often the operator asks after deleted devices.
+const departedTick = time.Second
 
 // answer is an HTTP answer made up by a test.
 func answer(q *http.Request, code int, contentType, body string) *http.Response {
@@ -220,14 +224,14 @@ func TestStatusBudget(t *testing.T) {
 	}
 	w.quiet(r)
 	patches := r.traffic.find(http.MethodPatch, all[0].Name+"/status")
-	for i := 1; i < len(patches); i++ {
-		// The core spaces the patches by a second; the time it takes to send them varies.
-		if gap := patches[i].at.Sub(patches[i-1].at); patches[i-1].at.After(start) && gap < 900*time.Millisecond {
-			t.Errorf("two patches within %v", gap)
-		}
-	}
+	patches = slices.DeleteFunc(patches, func(q request) bool { return q.at.Before(start) })
 	if len(patches) < 3 {
-		t.Errorf("%d patches of a status that moved for 4 s", len(patches))
+		t.Fatalf("%d patches of a status that moved for 4 s", len(patches))
+	}
+	// The core spaces the patches by a second, and each is sent some time after it
+	// was decided on, so that two may be sent close together, and no more in all.
+	if most := 1 + int(patches[len(patches)-1].at.Sub(start)/time.Second); len(patches) > most {
+		t.Errorf("%d patches within %v", len(patches), patches[len(patches)-1].at.Sub(start))
 	}
 
 	settled := time.Now()
@@ -270,6 +274,39 @@ func TestReachable(t *testing.T) {
 	if n := len(r.traffic.find(http.MethodPatch, "/devices/pi-1/status")) - before; n != 2 {
 		t.Errorf("%d patches for two transitions", n)
 	}
+}
+
+// TestBrokerIsAwayForLong: that nothing can be heard says nothing of the devices,
+// and they have the whole time to be heard afterwards.
+func TestBrokerIsAwayForLong(t *testing.T) {
+	w, p := newWorldProcess(t)
+	r := w.startConverged()
+	all := w.settle(3, r)
+	unreachable := func() error {
+		d := &v1alpha1.Deployment{}
+		w.must(w.api.Get(t.Context(), client.ObjectKeyFromObject(all[0]), d))
+		if n := d.Status.Aggregate.Unreachable; n > 0 {
+			return fmt.Errorf("%d devices are unreachable", n)
+		}
+		return nil
+	}
+	connected := func(want float64) func() error {
+		return func() error {
+			if got := r.metric("fleet_nats_connected", ""); got != want {
+				return fmt.Errorf("fleet_nats_connected is %v", got)
+			}
+			return nil
+		}
+	}
+	p.Kill()
+	w.eventually("disconnected", connected(0))
+	r.skew.Store(int64(2 * wire.HeartbeatTimeout))
+	w.never("judges what it cannot hear", 2*time.Second, unreachable)
+	w.must(p.Restart(t.Context()))
+	w.eventually("connected", connected(1))
+	w.never("gives no time to be heard", 2*time.Second, unreachable)
+	r.skew.Store(int64(4 * wire.HeartbeatTimeout))
+	w.awaitStatus(all[0], "unreachable", func(s v1alpha1.DeploymentStatus) bool { return s.Aggregate.Unreachable == 3 })
 }
 
 // TestBrokerLosesItsStore: what was lost is written again, above the generation
@@ -392,51 +429,6 @@ func TestTwoOperators(t *testing.T) {
 	w.awaitDesired("pi-1", d)
 }
 
-// TestOperatorIsStopped again and again while it writes: the last one brings it
-// to the end, and nothing is left over.
-func TestOperatorIsStopped(t *testing.T) {
-	w := newWorld(t)
-	namespace := w.namespace()
-	for i := range 100 {
-		w.announce(wire.DeviceID(fmt.Sprintf("pi-%d", i)), map[string]string{"group": "a"})
-	}
-	first := w.startConverged()
-	w.eventually("the devices", func() error {
-		if n := first.metric("fleet_devices", ""); n != 100 {
-			return fmt.Errorf("it knows %v", n)
-		}
-		return nil
-	})
-	first.stop()
-	var kept []*v1alpha1.Deployment
-	for round := range 5 {
-		r := w.startConverged()
-		var gone *v1alpha1.Deployment
-		for i := range 6 {
-			d := deployment(namespace, fmt.Sprintf("web-%d-%d", round, i), "a")
-			w.must(w.api.Create(t.Context(), d))
-			if i == 0 {
-				gone = d
-			} else {
-				kept = append(kept, d)
-			}
-		}
-		w.must(w.api.Delete(t.Context(), gone))
-		time.Sleep(time.Duration(round*20) * time.Millisecond)
-		r.stop()
-	}
-	w.startConverged()
-	for i := range 100 {
-		w.awaitDesired(wire.DeviceID(fmt.Sprintf("pi-%d", i)), kept...)
-	}
-	w.eventually("no orphan", func() error {
-		if got, want := len(w.keys(wire.DesiredState)), 100*(len(kept)+1); got != want {
-			return fmt.Errorf("the bucket holds %d keys, want %d", got, want)
-		}
-		return nil
-	})
-}
-
 // TestMarkersAreSwept: what a device deletes leaves nothing in its bucket.
 func TestMarkersAreSwept(t *testing.T) {
 	w := newWorld(t)
@@ -457,7 +449,8 @@ func TestMarkersAreSwept(t *testing.T) {
 	})
 }
 
-// TestDeletedDevice: a Device that a person deleted gets its keys taken back.
+// TestDeletedDevice: a Device that a person deleted gets its keys taken back. When
+// its agent is silent it is forgotten, and comes back with its next report only.
 func TestDeletedDevice(t *testing.T) {
 	w := newWorld(t)
 	r := w.startConverged()
@@ -468,5 +461,30 @@ func TestDeletedDevice(t *testing.T) {
 	w.awaitStatus(all[0], "one less", func(s v1alpha1.DeploymentStatus) bool { return s.Aggregate.MatchedDeviceCount == 1 })
 	if keys := w.keys(wire.DesiredState); len(keys) != 4 {
 		t.Errorf("the bucket holds %q, want two manifests and the two keys of the other device", keys)
+	}
+	generation := w.manifest("pi-1").Generation
+	w.never("forgets a device that lives", 3*departedTick, func() error {
+		if w.get(wire.DeviceInfos, "pi-1") == nil {
+			return errors.New("its description is purged")
+		}
+		return nil
+	})
+	r.skew.Store(int64(2 * wire.HeartbeatTimeout))
+	for _, bucket := range []wire.Bucket{wire.DeviceInfos, wire.DeviceHeartbeats, wire.DeviceStates} {
+		w.eventually("the device is forgotten", func() error {
+			if keys := w.keys(bucket); slices.ContainsFunc(keys, func(key string) bool { return strings.HasPrefix(key, "pi-1") }) {
+				return fmt.Errorf("%s holds %q", bucket.Name, keys)
+			}
+			return nil
+		})
+	}
+	r.stop()
+	next := w.startConverged()
+	w.quiet(next)
+	w.awaitGone(&v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: "pi-1"}})
+	w.announce("pi-1", map[string]string{"group": "a"})
+	w.awaitDesired("pi-1", all...)
+	if m := w.manifest("pi-1"); m.Generation <= generation {
+		t.Errorf("generation %d after %d", m.Generation, generation)
 	}
 }
