@@ -19,6 +19,7 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/smoke/images"
 	"github.com/nationtech/harmony-fleet/smoke/podman"
+	"github.com/nationtech/harmony-fleet/smoke/process"
 	"github.com/nationtech/harmony-fleet/smoke/registry"
 )
 
@@ -34,13 +35,17 @@ type fixture struct {
 	client   *Client
 }
 
-func start(t *testing.T) fixture {
+func start(t *testing.T, o podman.Options) fixture {
 	t.Helper()
-	service, err := podman.Start(t.Context(), podman.Options{Name: "agent"})
+	service, err := podman.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = service.Stop() })
+	t.Cleanup(func() {
+		if err := service.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
 	images := serve(t)
 	client, err := Connect(t.Context(), service.Socket())
 	if err != nil {
@@ -125,7 +130,7 @@ func (f fixture) find(step reconcile.Step) reconcile.Container {
 }
 
 func TestFailuresHaveTheirTrueReason(t *testing.T) {
-	f := start(t)
+	f := start(t, podman.Options{})
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -172,16 +177,30 @@ func TestFailuresHaveTheirTrueReason(t *testing.T) {
 }
 
 func TestLifeOfAContainer(t *testing.T) {
-	f := start(t)
+	t.Run("Rootful", func(t *testing.T) {
+		live(start(t, podman.Options{}), &score.Resources{CPU: "500m", Memory: "64Mi"})
+	})
+	// Limits of a user need a systemd that delegates cgroups version 2.
+	t.Run("Rootless", func(t *testing.T) { live(start(t, podman.Options{Rootless: true}), nil) })
+}
+
+// live takes one container through all of its life.
+func live(f fixture, limits *score.Resources) {
+	t := f.T
 	bind := t.TempDir()
-	if err := os.WriteFile(bind+"/file", []byte("x"), 0o600); err != nil {
+	if err := os.Chmod(filepath.Dir(bind), 0o755); err != nil { // it lies in a folder of root's
 		t.Fatal(err)
 	}
 	grace := int32(1)
+	port, err := process.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
 	step := f.step(score.Service{
 		Name: "web", Args: []string{"-ignore-term"}, Env: []score.EnvVar{{Name: "A", Value: "b c"}},
 		Volumes:                []score.Volume{{ContainerPath: "/bind", HostPath: bind, ReadOnly: true}, {ContainerPath: "/data", Volume: "data"}},
-		Resources:              &score.Resources{CPU: "500m", Memory: "64Mi"},
+		Ports:                  []score.Port{{ContainerPort: images.Port, HostPort: int32(port), HostIP: "127.0.0.1"}},
+		Resources:              limits,
 		HealthCheck:            &score.HealthCheck{Command: []string{"/hello", "-check", "http://127.0.0.1:8080/"}},
 		StopGracePeriodSeconds: &grace,
 	})
@@ -201,6 +220,13 @@ func TestLifeOfAContainer(t *testing.T) {
 	if got := f.must(step, reconcile.Check); !got.Health.OK {
 		t.Errorf("health: %+v", got.Health)
 	}
+	answer, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Errorf("the published port: %v, %v", answer, err)
+	} else {
+		answer.Body.Close()
+	}
+	http.DefaultClient.CloseIdleConnections()
 	logs, err := f.client.Logs(t.Context(), device, wire.LogsRequest{Namespace: "shop", Deployment: "web", Lines: 10})
 	if err != nil || len(logs) != 1 || !strings.Contains(strings.Join(logs[0].Lines, "\n"), "serving on port 8080") {
 		t.Errorf("logs: %+v, %v", logs, err)
@@ -229,7 +255,7 @@ func TestLifeOfAContainer(t *testing.T) {
 }
 
 func TestHealthCheckThatFails(t *testing.T) {
-	f := start(t)
+	f := start(t, podman.Options{})
 	for name, c := range map[string]struct {
 		check score.HealthCheck
 		says  string
@@ -311,7 +337,7 @@ func TestPodmanThatHangs(t *testing.T) {
 }
 
 func TestHostFacts(t *testing.T) {
-	f := start(t)
+	f := start(t, podman.Options{})
 	if v, err := f.client.Version(t.Context()); err != nil || !strings.Contains(v, ".") {
 		t.Errorf("version %q, %v", v, err)
 	}

@@ -59,7 +59,9 @@ func remove(dir string) error {
 		defer cancel()
 		_, podErr := s.Run(ctx, "pod", "rm", "--all", "--force", "--time=0")
 		_, containerErr := s.Run(ctx, "rm", "--all", "--force", "--time=0")
-		if err := errors.Join(podErr, containerErr); err != nil {
+		// A rootless podman keeps a process that holds its namespaces.
+		_, pauseErr := s.Run(ctx, "system", "migrate")
+		if err := errors.Join(podErr, containerErr, pauseErr); err != nil {
 			return fmt.Errorf("removing the containers of %s: %w", dir, err)
 		}
 	}

@@ -22,6 +22,7 @@ type settings struct {
 	Network string
 	Nofile  uint64
 	Nproc   uint64
+	Account string // of a rootless service, "" else
 }
 
 var files = map[string]*template.Template{
@@ -70,15 +71,23 @@ exec flock --close /run/harmony-fleet-netavark.lock "$netavark" "$@"
 	"podman": template.Must(template.New("").Parse(`#!/bin/sh
 export HOME='{{.Dir}}/home' PATH="$PATH:/usr/sbin:/sbin" DISABLE_HC_SYSTEMD=true
 export CONTAINERS_CONF='{{.Dir}}/containers.conf' CONTAINERS_REGISTRIES_CONF='{{.Dir}}/registries.conf'
-unset CONTAINER_HOST CONTAINERS_STORAGE_CONF
+unset CONTAINER_HOST CONTAINERS_STORAGE_CONF XDG_DATA_HOME XDG_CONFIG_HOME
+{{- if .Account}}
+export XDG_RUNTIME_DIR='{{.Dir}}/xdg'
+cd '{{.Dir}}'
+if [ "$(id -u)" = 0 ]; then
+  exec unshare --mount sh -c 'mount --bind "$0/tun" /dev/net/tun &&
+    exec setpriv --reuid={{.Account}} --regid={{.Account}} --init-groups "$0/podman" "$@"' '{{.Dir}}' "$@"
+fi
+{{- end}}
 exec podman --root '{{.Dir}}/root' --runroot '{{.Dir}}/run' --tmpdir '{{.Dir}}/tmp' \
   --network-config-dir '{{.Dir}}/net' --storage-driver {{.Driver}} "$@"
 `)),
 }
 
 // configure writes the files that make podman use this folder and nothing else.
-func (s *Service) configure() error {
-	for _, name := range []string{"root", "run", "tmp", "net", "bin", "home/.config/containers"} {
+func (s *Service) configure(rootless bool) error {
+	for _, name := range []string{"root", "run", "tmp", "net", "bin", "xdg", "home/.config/containers"} {
 		if err := os.MkdirAll(s.path(name), 0o700); err != nil {
 			return fmt.Errorf("making the folder for %s: %w", name, err)
 		}
@@ -94,6 +103,9 @@ func (s *Service) configure() error {
 	values := settings{
 		Dir: s.dir, Driver: driver, Network: network.Name,
 		Nofile: hardLimit(syscall.RLIMIT_NOFILE, 1<<20), Nproc: hardLimit(rlimitNproc, 1<<15),
+	}
+	if rootless {
+		values.Account = account
 	}
 	for name, file := range files {
 		var content bytes.Buffer

@@ -22,6 +22,8 @@ var requirements = []struct {
 	{"runc", []string{"/usr/sbin/runc", "/usr/bin/runc", "/usr/local/sbin/runc"}},
 	{"netavark", []string{"/usr/lib/podman/netavark", "/usr/libexec/podman/netavark"}},
 	{"aardvark-dns", []string{"/usr/lib/podman/aardvark-dns", "/usr/libexec/podman/aardvark-dns"}},
+	{"uidmap", []string{"/usr/bin/newuidmap"}},
+	{"slirp4netns", []string{"/usr/bin/slirp4netns", "/usr/local/bin/slirp4netns"}},
 	{"iptables", []string{"/usr/sbin/iptables", "/sbin/iptables"}},
 }
 

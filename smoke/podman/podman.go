@@ -2,7 +2,7 @@
 // storage, configuration and a network of its own, so that several of them stand
 // for several devices on one host and the host's own podman is left alone. It
 // talks to podman by its command line only and needs root, as a device's agent
-// does by default.
+// does by default; also for a rootless one, to become another user.
 package podman
 
 import (
@@ -28,6 +28,8 @@ type Options struct {
 	Dir string
 	// Name tells services apart in temporary folders, for people.
 	Name string
+	// Rootless runs podman as a user of its own who has no rights, as a device may.
+	Rootless bool
 	// Progress hears about packages being installed; nil means standard error.
 	Progress io.Writer
 }
@@ -71,8 +73,13 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 			err = errors.Join(fmt.Errorf("starting a podman service in %s: %w", s.dir, err), s.Stop())
 		}
 	}()
-	if err := s.configure(); err != nil {
+	if err := s.configure(o.Rootless); err != nil {
 		return nil, err
+	}
+	if o.Rootless {
+		if err := s.surrender(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return s, s.StartService(ctx)
 }
