@@ -8,7 +8,8 @@ import (
 
 // Device is one machine of the fleet, cluster-scoped as Node is. The operator
 // creates it from what the device's agent reports; its labels are what
-// Deployments select by.
+// Deployments select by. Deleting it takes all Deployments from the device; an
+// agent that still runs there has it made anew when it connects the next time.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
