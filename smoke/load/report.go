@@ -26,7 +26,7 @@ type report struct {
 	ages             []time.Duration
 	during           []usage
 	final            []usage
-	errors           int
+	errors, repeated int
 	firstError       error
 	aggregates       findings
 	devices, desired findings
@@ -84,6 +84,7 @@ func (r *report) write(to io.Writer) error {
 	row("deployments", "%d, on %d pairs of device and deployment", r.Deployments, r.pairs)
 	row("state writes", "%.0f/s acknowledged (%d in %s; asked for %d/s; the last acknowledgement %s after the last write)",
 		perSecond(r.written), r.written, r.writeTime.Round(time.Second), r.Rate, r.lastAck.Round(time.Millisecond))
+	row("repeated writes", "%d, whose acknowledgement did not come within %s", r.repeated, ackTimeout)
 	row("errors", "%d", r.errors)
 	row("status age p50, p99", "%s, %s (%d probes, from a state's acknowledgement to a watch event with it; they wait %s at most)",
 		quantile(r.ages, 0.5).Round(time.Millisecond), quantile(r.ages, 0.99).Round(time.Millisecond), len(r.ages), maxAge)

@@ -254,7 +254,7 @@ type measurement struct {
 }
 
 func (r *run) measure(ctx context.Context) (measurement, error) {
-	m := measurement{at: time.Now(), acked: int(r.sim.sent.Load()) - r.sim.unacknowledged()}
+	m := measurement{at: time.Now(), acked: int(r.sim.sent.Load()-r.sim.repeated.Load()) - r.sim.unacknowledged()}
 	var err error
 	if m.usage, err = r.stack.usage(); err != nil {
 		return m, err
@@ -307,6 +307,7 @@ func (r *run) recount(ctx context.Context) error {
 		return err
 	}
 	r.report.pairs = len(r.plan.pairs)
+	r.report.repeated = int(r.sim.repeated.Load())
 	r.report.errors, r.report.firstError = int(r.sim.errors.Load()), r.sim.firstError()
 	r.report.final, err = r.stack.usage()
 	return err

@@ -27,6 +27,9 @@ type simulator struct {
 
 	sent       atomic.Int64 // states
 	heartbeats atomic.Int64
+	repeated   atomic.Int64   // states and descriptions whose acknowledgement did not come
+	repeating  sync.WaitGroup // repetitions on their way
+	states     map[string]int // pair by subject
 
 	mu     sync.Mutex // guards what follows: the writer and the prober share it
 	serial uint64
@@ -47,7 +50,10 @@ const (
 )
 
 func newSimulator(p *plan, seed uint64, broker v1alpha1.NATSSection, as v1alpha1.Credentials) (*simulator, error) {
-	s := &simulator{plan: p, random: rand.New(rand.NewPCG(seed, 0)), truths: make([]truth, len(p.pairs))}
+	s := &simulator{plan: p, random: rand.New(rand.NewPCG(seed, 0)), truths: make([]truth, len(p.pairs)), states: map[string]int{}}
+	for n := range p.pairs {
+		s.states[s.subject(n)] = n
+	}
 	for range connections {
 		nc, err := nats.Connect(broker.URLs[0], nats.Name("simulator"), nats.UserInfo(as.User, as.Password), nats.NoReconnect(),
 			nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { s.failed(err) }))
@@ -58,9 +64,7 @@ func newSimulator(p *plan, seed uint64, broker v1alpha1.NATSSection, as v1alpha1
 		js, err := jetstream.New(nc,
 			jetstream.WithPublishAsyncMaxPending(maxInFlight),
 			jetstream.WithPublishAsyncTimeout(ackTimeout),
-			jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, m *nats.Msg, err error) {
-				s.failed(fmt.Errorf("publishing to %s: %w", m.Subject, err))
-			}))
+			jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, m *nats.Msg, err error) { s.unanswered(m, err) }))
 		if err != nil {
 			nc.Close()
 			s.close()
@@ -100,16 +104,41 @@ func (s *simulator) publish(n int, subject string, payload []byte) (jetstream.Pu
 	return ack, nil
 }
 
+// unanswered does what an agent does when the acknowledgement of a write does not
+// come: it writes again, and what is true then. All else is an error.
+func (s *simulator) unanswered(m *nats.Msg, err error) {
+	if !errors.Is(err, jetstream.ErrAsyncPublishTimeout) {
+		s.failed(fmt.Errorf("publishing to %s: %w", m.Subject, err))
+		return
+	}
+	s.repeated.Add(1)
+	s.repeating.Go(func() {
+		var err error
+		if n, isState := s.states[m.Subject]; isState {
+			err = s.repeatState(n)
+		} else {
+			_, err = s.publish(0, m.Subject, m.Data)
+		}
+		if err != nil {
+			s.failed(err)
+		}
+	})
+}
+
 // settle waits until everything published is acknowledged or counted as an error.
 func (s *simulator) settle(ctx context.Context) error {
-	for _, c := range s.conns {
-		select {
-		case <-c.js.PublishAsyncComplete():
-		case <-ctx.Done():
-			return context.Cause(ctx)
+	for {
+		for _, c := range s.conns {
+			select {
+			case <-c.js.PublishAsyncComplete():
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		if s.repeating.Wait(); s.unacknowledged() == 0 {
+			return nil
 		}
 	}
-	return nil
 }
 
 // unacknowledged is how many messages have neither an acknowledgement nor an error.
@@ -209,20 +238,38 @@ func (s *simulator) write(ctx context.Context, rate int, duration time.Duration)
 
 // writeState publishes a state of a pair, which is the truth from now on.
 func (s *simulator) writeState(n int, t truth) (jetstream.PubAckFuture, error) {
-	p := s.plan.pairs[n]
-	d := s.plan.deployments[p.deployment]
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.putState(n, t)
+}
+
+// repeatState publishes the truth of a pair once more.
+func (s *simulator) repeatState(n int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, err := s.putState(n, s.truths[n])
+	return err
+}
+
+// putState must be called with mu held.
+func (s *simulator) putState(n int, t truth) (jetstream.PubAckFuture, error) {
+	deployment := s.plan.pairs[n].deployment
 	s.serial++
 	t.serial = s.serial
-	payload, err := t.state(d).Encode()
+	payload, err := t.state(s.plan.deployments[deployment]).Encode()
 	if err != nil {
 		return nil, err
 	}
 	s.truths[n] = t
 	s.sent.Add(1)
 	// By Deployment, so that the newest error of each is known.
-	return s.publish(p.deployment, wire.DeviceStates.Subject(wire.DeploymentKey(s.plan.devices[p.device].id, d.id)), payload)
+	return s.publish(deployment, s.subject(n), payload)
+}
+
+// subject is where the state of a pair is written.
+func (s *simulator) subject(n int) string {
+	p := s.plan.pairs[n]
+	return wire.DeviceStates.Subject(wire.DeploymentKey(s.plan.devices[p.device].id, s.plan.deployments[p.deployment].id))
 }
 
 // ticks calls step often until the end, and once at the end.
