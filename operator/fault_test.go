@@ -276,6 +276,29 @@ func TestReachable(t *testing.T) {
 	}
 }
 
+// TestTwoAgents with one device id: the Device says so, in an event too, and
+// nothing of it is lost.
+func TestTwoAgents(t *testing.T) {
+	w := newWorld(t)
+	r := w.startConverged()
+	all := w.settle(1, r)
+	device := &v1alpha1.Device{}
+	beats := 0
+	w.eventually("the conflict", func() error {
+		beat, err := wire.Heartbeat{Session: []string{"0000000a", "0000000b"}[beats%2]}.Encode()
+		w.must(err)
+		w.put(wire.DeviceHeartbeats, "pi-0", beat)
+		beats++
+		w.must(w.api.Get(t.Context(), client.ObjectKey{Name: "pi-0"}, device))
+		if c := condition(device.Status.Conditions, v1alpha1.ConditionIdentityConflict); c.Status != metav1.ConditionTrue {
+			return fmt.Errorf("the condition is %+v", c)
+		}
+		return nil
+	})
+	w.awaitEvent(device, v1alpha1.ReasonTwoAgents, "give one of them another")
+	w.awaitDesired("pi-0", all...)
+}
+
 // TestBrokerIsAwayForLong: that nothing can be heard says nothing of the devices,
 // and they have the whole time to be heard afterwards.
 func TestBrokerIsAwayForLong(t *testing.T) {

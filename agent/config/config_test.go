@@ -130,6 +130,11 @@ func TestLoadRefuses(t *testing.T) {
 			files:  map[string]string{"config.toml": "[agent]\ndevice_id = pi-4\n"},
 			want:   []string{"config.toml:2:13: "},
 		},
+		"UTF-8": {
+			reason: "labels travel as JSON, which has no other text",
+			files:  map[string]string{"config.toml": "[labels]\nsite = \"\xff\"\n"},
+			want:   []string{"config.toml:2:", "invalid UTF-8"},
+		},
 		"Duration": {
 			reason: "a number without a unit",
 			files:  map[string]string{"config.toml": "[podman]\npoll_interval = \"5\"\n"},

@@ -112,17 +112,17 @@ func (e *Engine) patchStatus(ctx context.Context, p fleet.StatusPatch) error {
 		return nil
 	}
 	e.metrics.age.Observe(e.o.Now().Sub(p.Since).Seconds())
-	if p.Event != nil {
-		e.o.Events.Eventf(d, nil, p.Event.Type, p.Event.Reason, "Report", "%s", p.Event.Message)
-	}
+	e.tell(d, p.Event)
 	return nil
 }
 
 // patchDevice writes the conditions of one Device.
 func (e *Engine) patchDevice(ctx context.Context, p fleet.DevicePatch) error {
+	d := &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: string(p.ID)}}
 	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": p.Conditions}})
+	written := false
 	if err == nil {
-		_, err = e.send(ctx, &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: string(p.ID)}}, client.RawPatch(types.MergePatchType, patch))
+		written, err = e.send(ctx, d, client.RawPatch(types.MergePatchType, patch))
 	}
 	e.mu.Lock()
 	e.core.DeviceWritten(p, err == nil)
@@ -130,7 +130,17 @@ func (e *Engine) patchDevice(ctx context.Context, p fleet.DevicePatch) error {
 	if err != nil {
 		return fmt.Errorf("patching the conditions of device %s: %w", p.ID, err)
 	}
+	if written {
+		e.tell(d, p.Event)
+	}
 	return nil
+}
+
+// tell records an event about an object, unless there is none.
+func (e *Engine) tell(about client.Object, event *fleet.Event) {
+	if event != nil {
+		e.o.Events.Eventf(about, nil, event.Type, event.Reason, "Report", "%s", event.Message)
+	}
 }
 
 // send patches the status of an object. One that is gone, or is not the one that

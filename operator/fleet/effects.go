@@ -62,6 +62,8 @@ type DevicePatch struct {
 	// Conditions are Reachable and, while it is true, IdentityConflict: all
 	// that the operator owns, so that a missing one is to be removed.
 	Conditions []metav1.Condition
+	// Event is set when two agents were found to use the device's id.
+	Event *Event
 }
 
 // Difference is a counter that an audit found wrong.

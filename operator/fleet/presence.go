@@ -3,6 +3,7 @@ package fleet
 import (
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
@@ -118,7 +119,7 @@ func (f *Fleet) TakeDevices(now time.Time, limit int) []DevicePatch {
 			continue
 		case d.known && wanted != d.shown:
 			d.patching = true
-			taken = append(taken, DevicePatch{ID: d.id, Conditions: d.conditions(wanted)})
+			taken = append(taken, DevicePatch{ID: d.id, Conditions: d.conditions(wanted), Event: d.event(wanted)})
 		}
 		d.queued = false
 	}
@@ -140,6 +141,17 @@ func (f *Fleet) DeviceWritten(p DevicePatch, ok bool) {
 	f.touchDevice(d)
 }
 
+// event tells people of a conflict that begins.
+func (d *device) event(wanted deviceConditions) *Event {
+	if wanted.conflict.status != isTrue || d.shown.conflict.status == isTrue {
+		return nil
+	}
+	return &Event{Type: corev1.EventTypeWarning, Reason: v1alpha1.ReasonTwoAgents, Message: twoAgents}
+}
+
+// twoAgents is what a conflict says.
+const twoAgents = "Two agents use this device id: give one of them another"
+
 func (d *device) conditions(c deviceConditions) []metav1.Condition {
 	reachable := metav1.Condition{
 		Type: v1alpha1.ConditionReachable, Status: metav1.ConditionTrue,
@@ -156,7 +168,7 @@ func (d *device) conditions(c deviceConditions) []metav1.Condition {
 	if c.conflict.status == isTrue {
 		all = append(all, metav1.Condition{
 			Type: v1alpha1.ConditionIdentityConflict, Status: metav1.ConditionTrue,
-			Reason: v1alpha1.ReasonTwoAgents, Message: "Two agents use this device id: give one of them another",
+			Reason: v1alpha1.ReasonTwoAgents, Message: twoAgents,
 			LastTransitionTime: metav1.Unix(c.conflict.since, 0),
 		})
 	}

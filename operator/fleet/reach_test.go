@@ -21,7 +21,7 @@ func TestPresence(t *testing.T) {
 		want    string
 	}
 	never, missed, up := "Reachable=False/NeverSeen", "Reachable=False/HeartbeatMissed", "Reachable=True/HeartbeatReceived"
-	conflict := up + " IdentityConflict=True/TwoAgents"
+	conflict := up + " IdentityConflict=True/TwoAgents and an event TwoAgents"
 	cases := map[string]struct {
 		reason string
 		steps  []step
@@ -63,7 +63,9 @@ func TestPresence(t *testing.T) {
 				}
 				got := ""
 				for _, p := range w.f.TakeDevices(w.now, 10) {
-					got = showConditions(p.Conditions)
+					if got = showConditions(p.Conditions); p.Event != nil {
+						got += " and an event " + p.Event.Reason
+					}
 					w.devices["a"].conditions = p.Conditions
 					w.f.DeviceWritten(p, true)
 				}

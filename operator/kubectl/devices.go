@@ -61,7 +61,7 @@ func (s *session) devices(ctx context.Context, selector string, output *format) 
 
 // deviceTable has a row for each device.
 func deviceTable(list []v1alpha1.Device, now time.Time) *metav1.Table {
-	table := &metav1.Table{ColumnDefinitions: columns(6, "Device", "Reachable", "Since", "Arch", "OS", "Podman", "Agent", "Labels")}
+	table := &metav1.Table{ColumnDefinitions: columns(7, "Device", "Reachable", "Since", "Problem", "Arch", "OS", "Podman", "Agent", "Labels")}
 	for _, d := range list {
 		inventory := wire.Inventory{}
 		if d.Spec.Inventory != nil {
@@ -69,13 +69,21 @@ func deviceTable(list []v1alpha1.Device, now time.Time) *metav1.Table {
 		}
 		reachable, since := reachability(d, now)
 		table.Rows = append(table.Rows, metav1.TableRow{Cells: []any{
-			d.Name, reachable, since,
+			d.Name, reachable, since, problem(d),
 			cmp.Or(inventory.Architecture, unknown), cmp.Or(inventory.OperatingSystem, unknown),
 			cmp.Or(inventory.PodmanVersion, unknown), cmp.Or(inventory.AgentVersion, unknown),
 			labels.FormatLabels(d.Labels),
 		}})
 	}
 	return table
+}
+
+// problem is what a person has to look into; none for most devices.
+func problem(d v1alpha1.Device) string {
+	if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionIdentityConflict); c != nil && c.Status == metav1.ConditionTrue {
+		return c.Reason
+	}
+	return none
 }
 
 // reachability is the status of the device's condition and the time since it

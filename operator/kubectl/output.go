@@ -94,7 +94,7 @@ func columns(wide int, names ...string) []metav1.TableColumnDefinition {
 }
 
 // unknown is what a cell says of what nobody reported.
-const unknown = "<unknown>"
+const unknown, none = "<unknown>", "<none>"
 
 // age is the time since t as kubectl prints ages.
 func age(t, now time.Time) string {

@@ -94,7 +94,6 @@ func deviceReports(d *v1alpha1.Deployment, matched []v1alpha1.Device, states map
 
 // table has a row for each device of the report.
 func (r *report) table(now time.Time) *metav1.Table {
-	const none = "<none>"
 	table := &metav1.Table{ColumnDefinitions: columns(7, "Device", "Phase", "Reason", "Reachable", "Age", "Container", "Message", "Containers")}
 	for _, d := range r.Devices {
 		var short, full []string

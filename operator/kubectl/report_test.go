@@ -163,12 +163,17 @@ func TestDeviceTable(t *testing.T) {
 	known := device("pi-4", metav1.ConditionFalse)
 	known.Labels = map[string]string{"device-id": "pi-4", "group": "a"}
 	known.Spec.Inventory = &wire.Inventory{Architecture: "arm64", OperatingSystem: "Debian GNU/Linux 12", PodmanVersion: "4.3.1", AgentVersion: "v1"}
-	want := `DEVICE   REACHABLE   SINCE       ARCH        OS                    PODMAN      AGENT       LABELS
-pi-4     False       5m          arm64       Debian GNU/Linux 12   4.3.1       v1          device-id=pi-4,group=a
-pi-5     Unknown     <unknown>   <unknown>   <unknown>             <unknown>   <unknown>   <none>
+	cloned := device("pi-6", metav1.ConditionTrue)
+	cloned.Status.Conditions = append(cloned.Status.Conditions, metav1.Condition{
+		Type: v1alpha1.ConditionIdentityConflict, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonTwoAgents,
+	})
+	want := `DEVICE   REACHABLE   SINCE       PROBLEM     ARCH        OS                    PODMAN      AGENT       LABELS
+pi-4     False       5m          <none>      arm64       Debian GNU/Linux 12   4.3.1       v1          device-id=pi-4,group=a
+pi-5     Unknown     <unknown>   <none>      <unknown>   <unknown>             <unknown>   <unknown>   <none>
+pi-6     True        5m          TwoAgents   <unknown>   <unknown>             <unknown>   <unknown>   <none>
 `
 	var out strings.Builder
-	table := deviceTable([]v1alpha1.Device{known, device("pi-5", "")}, now)
+	table := deviceTable([]v1alpha1.Device{known, device("pi-5", ""), cloned}, now)
 	if err := (&format{value: formatWide}).printTable(&out, table); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 // +kubebuilder:resource:scope=Cluster,shortName=fdev,categories=fleet
 // +kubebuilder:printcolumn:name="Reachable",type=string,JSONPath=`.status.conditions[?(@.type=="Reachable")].status`
 // +kubebuilder:printcolumn:name="Since",type=date,JSONPath=`.status.conditions[?(@.type=="Reachable")].lastTransitionTime`
+// +kubebuilder:printcolumn:name="Problem",type=string,JSONPath=`.status.conditions[?(@.type=="IdentityConflict")].reason`
 // +kubebuilder:printcolumn:name="Arch",type=string,JSONPath=`.spec.inventory.architecture`
 // +kubebuilder:printcolumn:name="OS",type=string,priority=1,JSONPath=`.spec.inventory.operatingSystem`
 // +kubebuilder:printcolumn:name="Podman",type=string,priority=1,JSONPath=`.spec.inventory.podmanVersion`
