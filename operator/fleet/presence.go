@@ -69,6 +69,7 @@ func (f *Fleet) resume(d *device, conditions []metav1.Condition) {
 		d.conflictAt = adopted
 	}
 	if saw.reachable.status == isTrue {
+		d.spared = f.hearingSince
 		f.setReachable(d, true)
 	}
 }

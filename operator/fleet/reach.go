@@ -28,6 +28,8 @@ const (
 // nanoseconds, 0 for never.
 type presence struct {
 	lastSeen int64
+	// spared is until when nothing could be heard of it while it was reachable.
+	spared int64
 	// session of the last heartbeat; former is the one before it, last seen at
 	// formerSeen.
 	session, former uint32
@@ -72,10 +74,16 @@ func (f *Fleet) ObserveHeartbeat(id wire.DeviceID, h wire.Heartbeat, at time.Tim
 // When they can again, each of those has the whole timeout to be heard.
 func (f *Fleet) Hearing(can bool, now time.Time) {
 	f.advance(now)
-	if can {
-		f.hearingSince = now.UnixNano()
-	}
 	f.deaf = !can
+	if !can {
+		return
+	}
+	f.hearingSince = now.UnixNano()
+	for _, d := range f.devices {
+		if d.reachable {
+			d.spared = f.hearingSince
+		}
+	}
 }
 
 // Silent reports whether a device without a resource could have been heard for the
@@ -118,10 +126,7 @@ func (f *Fleet) judge(d *device, now int64) {
 		d.conflictAt = now
 	}
 	timeout := int64(f.options.HeartbeatTimeout)
-	heard := d.lastSeen
-	if d.reachable {
-		heard = max(heard, f.hearingSince)
-	}
+	heard := max(d.lastSeen, d.spared)
 	f.setReachable(d, heard != 0 && now-heard <= timeout || f.deaf && d.reachable)
 	d.conflict = d.conflictAt != 0 && now-d.conflictAt < conflictHold
 
@@ -156,7 +161,7 @@ func (f *Fleet) depart(d *device) {
 	f.setReachable(d, false)
 	d.due = math.MaxInt64
 	f.schedule(d)
-	d.shown, d.conflict, d.patching = deviceConditions{}, false, false
+	d.shown, d.conflict, d.patching, d.spared = deviceConditions{}, false, false, 0
 }
 
 // schedule brings a device's timer in line with its due.

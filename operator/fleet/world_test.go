@@ -311,7 +311,7 @@ func (w *world) restart(random *rand.Rand) {
 	w.removed = map[wire.DeviceID]bool{}
 	clear(w.spared)
 	for id, r := range w.devices {
-		if meta.IsStatusConditionTrue(r.conditions, v1alpha1.ConditionReachable) {
+		if meta.IsStatusConditionTrue(r.conditions, v1alpha1.ConditionReachable) || !w.silent(id) {
 			w.spared[id] = w.now
 		}
 	}
