@@ -354,6 +354,31 @@ func TestBrokerLosesItsStore(t *testing.T) {
 	}
 }
 
+// TestLateWrites: what an operator that is gone had sent arrives after its successor
+// has read the store. It is found without waiting for an audit.
+func TestLateWrites(t *testing.T) {
+	w := newWorld(t)
+	r := w.startConverged()
+	all := w.settle(2, r)
+	late := w.get(wire.DesiredState, wire.DeviceKey("pi-1"))
+	gone := deployment(all[0].Namespace, "gone", "a")
+	d := deployment(all[0].Namespace, "late", "a")
+	w.must(w.api.Create(t.Context(), d))
+	w.awaitDesired("pi-1", append(all, d)...)
+	w.put(wire.DesiredState, wire.DeviceKey("pi-1"), late)
+	w.put(wire.DesiredState, wire.DeploymentKey("pi-1", idOf(gone)), []byte("{}"))
+	w.awaitDesired("pi-1", append(all, d)...)
+	w.eventually("the key of nothing is removed", func() error {
+		if w.get(wire.DesiredState, wire.DeploymentKey("pi-1", idOf(gone))) != nil {
+			return errors.New("it is there")
+		}
+		return nil
+	})
+	if n := r.metric("fleet_audit_differences_total", ""); n != 0 {
+		t.Errorf("audits found %v differences", n)
+	}
+}
+
 // TestAudit: what somebody else removed from the store is found and written again.
 func TestAudit(t *testing.T) {
 	w := newWorld(t)

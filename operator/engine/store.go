@@ -22,7 +22,7 @@ const (
 	callTimeout = 20 * time.Second
 	// compareInterval is the time between two looks at the broker while nothing
 	// seems to happen to it.
-	compareInterval = 30 * time.Second
+	compareInterval = 10 * time.Second
 	// auditSample is how many Deployments one audit recounts.
 	auditSample = 100
 )
@@ -75,8 +75,9 @@ type store struct {
 
 	compared   bool            // false when the broker is to be looked at
 	connection int64           // the connection over which that was done last
-	state      bus.StreamState // the stream as it was after the last load or write
-	written    bool            // something was written since state was read
+	state      bus.StreamState // the stream as it was when it was last looked at
+	stored     uint64          // messages that were certainly stored since then
+	moved      bool            // the stream is to be looked at: it was read, or written to
 	loaded     bool
 	auditDue   bool
 }
@@ -144,23 +145,26 @@ func (s *store) compare(ctx context.Context) error {
 	if !s.loaded {
 		return nil
 	}
-	state, err := s.look(ctx)
+	return s.recognise(ctx)
+}
+
+// recognise looks at the stream, and has it loaded anew when it is younger or
+// shorter than it was, or holds messages that this operator does not know to be
+// stored: what the one before it sent last may arrive late, and after an error
+// nothing is certain.
+func (s *store) recognise(ctx context.Context) error {
+	now, err := s.look(ctx)
 	if err != nil {
 		return err
 	}
-	s.distrust(state, s.written)
-	return nil
-}
-
-// distrust has the bucket loaded anew when it is younger or shorter than it was,
-// or doubtful, having been written to since it was last looked at.
-func (s *store) distrust(now bus.StreamState, doubtful bool) {
-	if doubtful || !now.Created.Equal(s.state.Created) || now.LastSequence < s.state.LastSequence {
-		s.e.o.Log.Info("the broker's store may have lost desired state; reading it again",
-			"sequence", now.LastSequence, "remembered", s.state.LastSequence)
+	if known := s.state.LastSequence + s.stored; !now.Created.Equal(s.state.Created) || now.LastSequence != known {
+		s.e.o.Log.Info("the broker's store is not what was read and written; reading it again",
+			"sequence", now.LastSequence, "known", known)
 		s.loaded = false
 		s.e.poke()
 	}
+	s.state, s.stored, s.moved = now, 0, false
+	return nil
 }
 
 func (s *store) look(ctx context.Context) (bus.StreamState, error) {
@@ -176,7 +180,7 @@ func (s *store) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading desired state: %w", err)
 	}
-	s.state, s.loaded, s.written = state, true, false
+	s.state, s.stored, s.loaded, s.moved = state, 0, true, true
 	s.e.replayed(storedSource)
 	return nil
 }
@@ -218,21 +222,16 @@ func (s *store) flush(ctx context.Context) (devices int, err error) {
 		if len(writes) == 0 {
 			break
 		}
-		s.written = true
+		s.moved = true
 		if err := s.write(ctx, writes); err != nil {
 			return devices, err
 		}
 		devices += len(writes)
 	}
-	if !s.written {
+	if !s.moved {
 		return devices, nil
 	}
-	state, err := s.look(ctx)
-	if err == nil && s.e.connections.Load() == s.connection {
-		s.distrust(state, false)
-		s.state, s.written = state, false
-	}
-	return devices, err
+	return devices, s.recognise(ctx)
 }
 
 // write stores a batch and tells the core what is certain to be stored.
@@ -257,6 +256,9 @@ func (s *store) write(ctx context.Context, writes []fleet.DeviceWrite) error {
 		ok := i < len(stored) && stored[i]
 		s.e.core.Written(w, ok)
 		s.e.metrics.wrote(ok)
+		if ok {
+			s.stored += uint64(w.Messages())
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("writing desired state: %w", err)
