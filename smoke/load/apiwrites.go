@@ -72,7 +72,7 @@ func labelsOf(m *dto.Metric) map[string]string {
 
 // quiet waits until the API server has had no write for a while, or the bound.
 func (s *stack) quiet(ctx context.Context, bound time.Duration) error {
-	const still = 4 * time.Second
+	const still = 10 * time.Second // an API server under load may stall for some seconds
 	end := time.Now().Add(bound)
 	last, err := s.apiWrites(ctx)
 	for err == nil {
