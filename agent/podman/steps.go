@@ -168,6 +168,7 @@ func (c *Client) create(ctx context.Context, device wire.DeviceID, step reconcil
 // inspection is the part of podman's answer that the list does not have.
 type inspection struct {
 	State struct {
+		Status    string // of podman's words
 		OOMKilled bool
 		Health    struct{ Log []struct{ Output string } }
 	}
@@ -189,7 +190,28 @@ func (c *Client) stop(ctx context.Context, id string) error {
 	}
 	grace := time.Duration(i.Config.StopTimeout) * time.Second
 	_, err = c.do(ctx, call{doing: "stopping " + id, method: http.MethodPost, path: "/containers/%s/stop", names: []string{id}, timeout: grace + changeTimeout}, nil)
-	return err
+	if err != nil {
+		return err
+	}
+	return c.awaitCleanup(ctx, id)
+}
+
+// awaitCleanup waits until podman has released what a container had that has
+// ended, or cleanupTime. A stop does that by itself, unless it finds the container
+// ended already, by a stop whose caller is gone.
+func (c *Client) awaitCleanup(ctx context.Context, id string) error {
+	for begin := time.Now(); time.Since(begin) < cleanupTime; {
+		i, err := c.inspect(ctx, id)
+		if err != nil || i.State.Status != "stopped" && i.State.Status != "stopping" {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 func (c *Client) remove(ctx context.Context, container reconcile.Container) error {
