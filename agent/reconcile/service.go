@@ -151,7 +151,7 @@ func (v service) tidy() *Step {
 	var last *Container
 	if v.status().Phase != succeeded {
 		for i, c := range v.others {
-			if c.State != Created && (last == nil || c.Started.After(last.Started)) {
+			if c.State == Exited && (last == nil || c.Started.After(last.Started)) {
 				last = &v.others[i]
 			}
 		}
