@@ -33,16 +33,11 @@ type listed struct {
 	ExitCode  int
 }
 
-// cleanupTime is how long podman may take to release what an ended container had,
-// its published ports among it. One that takes longer was cut off, and no longer
-// holds anything up.
-const cleanupTime = 10 * time.Second
-
 // states are podman's words; those that are missing mean reconcile.Broken.
 var states = map[string]reconcile.ContainerState{
 	"created": reconcile.Created, "configured": reconcile.Created, "initialized": reconcile.Created,
 	"running": reconcile.Running, "paused": reconcile.Paused, "stopping": reconcile.Stopping,
-	"stopped": reconcile.Exited, "exited": reconcile.Exited,
+	"stopped": reconcile.Releasing, "exited": reconcile.Exited,
 }
 
 // List is every container of the device, whatever state it is in. What has the
@@ -75,11 +70,6 @@ func (l listed) container() (reconcile.Container, bool) {
 	state, known := states[l.State]
 	if !known {
 		state = reconcile.Broken
-	}
-	// "stopped" is ended and not yet cleaned up: a container that were started now
-	// on the same port would lose that when podman releases it.
-	if ended := time.Since(time.Unix(l.ExitedAt, 0)); l.State == "stopped" && 0 <= ended && ended < cleanupTime {
-		state = reconcile.Stopping
 	}
 	return reconcile.Container{
 		ID: l.ID, Key: reconcile.Key{Deployment: id, Service: l.Labels[LabelService]}, Digest: score.Digest(l.Labels[LabelDigest]),

@@ -106,7 +106,7 @@ func TestOthersContainersAreNotListed(t *testing.T) {
 		"no deployment":    {func(l *listed) { delete(l.Labels, LabelDeployment) }, false, ""},
 		"odd deployment":   {func(l *listed) { l.Labels[LabelDeployment] = "web" }, false, ""},
 		"no service":       {func(l *listed) { delete(l.Labels, LabelService) }, false, ""},
-		"stopped":          {func(l *listed) { l.State = "stopped" }, true, reconcile.Exited},
+		"stopped":          {func(l *listed) { l.State = "stopped" }, true, reconcile.Releasing},
 		"being removed":    {func(l *listed) { l.State = "removing" }, true, reconcile.Broken},
 		"a state to come":  {func(l *listed) { l.State = "hovering" }, true, reconcile.Broken},
 		"failed to start":  {func(l *listed) { l.State = "initialized" }, true, reconcile.Created},

@@ -193,16 +193,16 @@ func (c *Client) stop(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return c.awaitCleanup(ctx, id)
+	return c.awaitRelease(ctx, id)
 }
 
-// awaitCleanup waits until podman has released what a container had that has
-// ended, or cleanupTime. A stop does that by itself, unless it finds the container
-// ended already, by a stop whose caller is gone.
-func (c *Client) awaitCleanup(ctx context.Context, id string) error {
-	for begin := time.Now(); time.Since(begin) < cleanupTime; {
+// awaitRelease waits until podman has released what a container had that has
+// ended, or reconcile.ReleaseTime. A stop does that by itself, unless it finds the
+// container ended already, by a stop whose caller is gone.
+func (c *Client) awaitRelease(ctx context.Context, id string) error {
+	for begin := time.Now(); time.Since(begin) < reconcile.ReleaseTime; {
 		i, err := c.inspect(ctx, id)
-		if err != nil || i.State.Status != "stopped" && i.State.Status != "stopping" {
+		if state := states[i.State.Status]; err != nil || state != reconcile.Releasing && state != reconcile.Stopping {
 			return err
 		}
 		select {

@@ -139,6 +139,9 @@ func (m *model) effect(step reconcile.Step) *reconcile.Failure {
 			if c.Key == step.Key && (c.State == reconcile.Running || c.State == reconcile.Paused) && c.ID != step.Container.ID {
 				m.broken = "two live containers of one service"
 			}
+			if c.Key == step.Key && c.State == reconcile.Releasing && m.now.Sub(c.Exited) < reconcile.ReleaseTime {
+				m.broken = "a start on a port that podman is about to release"
+			}
 		}
 		m.containers[i].State, m.containers[i].Started = reconcile.Running, m.now
 	case reconcile.Stop:

@@ -73,6 +73,10 @@ func TestEveryHistoryEndsWhereItShould(t *testing.T) {
 				m.restartAgent()
 			},
 			"stop hangs": func(t *rapid.T) { someContainer(t, m, func(i int) { m.containers[i].State = reconcile.Stopping }) },
+			"stop cut": func(t *rapid.T) {
+				someContainer(t, m, func(i int) { m.end(i, 143); m.containers[i].State = reconcile.Releasing })
+				m.restartAgent()
+			},
 			"removal cut": func(t *rapid.T) {
 				someContainer(t, m, func(i int) { m.end(i, 0); m.containers[i].State = reconcile.Broken })
 			},
@@ -143,7 +147,7 @@ func checkEnd(t *rapid.T, m *model, p reconcile.Plan) {
 		}
 		c, policy := m.containers[i], svc.Spec.RestartPolicy
 		mayEnd := policy == score.RestartNever || policy == score.RestartOnFailure && c.ExitCode == 0
-		if c.State != reconcile.Running && (!mayEnd || c.State != reconcile.Exited) {
+		if c.State != reconcile.Running && (!mayEnd || c.State != reconcile.Exited && c.State != reconcile.Releasing) {
 			t.Fatalf("%+v is %+v", svc, c)
 		}
 		left--

@@ -43,7 +43,10 @@ const (
 	Paused ContainerState = "Paused"
 	// Stopping: a stop has begun, and nobody may be waiting for it any more.
 	Stopping ContainerState = "Stopping"
-	Exited   ContainerState = "Exited"
+	// Releasing: ended, and podman has not yet released what it had, its published
+	// ports among it.
+	Releasing ContainerState = "Releasing"
+	Exited    ContainerState = "Exited"
 	// Broken: a removal that did not finish, or a state that podman itself does
 	// not know.
 	Broken ContainerState = "Broken"
@@ -61,6 +64,23 @@ type Container struct {
 	// before Started means that nobody saw the end: the power was cut.
 	Created, Started, Exited time.Time
 	ExitCode                 int
+}
+
+// ReleaseTime is how long podman may take to release what an ended container had.
+// One that takes longer was cut off, and holds nothing up any more.
+const ReleaseTime = 10 * time.Second
+
+// resolved has a Releasing container count as Stopping while podman may still be
+// at it, since what is started meanwhile on the same port loses that when podman
+// releases it, and as Exited afterwards.
+func (c Container) resolved(now time.Time) Container {
+	if c.State == Releasing {
+		c.State = Exited
+		if ended := now.Sub(c.Exited); 0 <= ended && ended < ReleaseTime {
+			c.State = Stopping
+		}
+	}
+	return c
 }
 
 func (c Container) live() bool { return c.State == Running || c.State == Stopping }

@@ -20,6 +20,7 @@ type service struct {
 func newService(key Key, want *Service, s Situation) service {
 	v := service{key: key, want: want, now: s.Now}
 	for _, c := range s.Containers {
+		c = c.resolved(s.Now)
 		switch {
 		case c.Service != key.Service:
 		case want == nil || c.Digest != want.Digest:

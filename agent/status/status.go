@@ -148,7 +148,7 @@ func (p *printer) state(c reconcile.Container) string {
 	switch c.State {
 	case reconcile.Running:
 		return "running since " + p.when(c.Started)
-	case reconcile.Exited:
+	case reconcile.Exited, reconcile.Releasing:
 		return fmt.Sprintf("exited with code %d at %s", c.ExitCode, p.when(c.Exited))
 	default:
 		return fmt.Sprintf("%s since %s", strings.ToLower(string(c.State)), p.when(c.Created))
