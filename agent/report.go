@@ -18,8 +18,10 @@ const (
 	// describeInterval is how often the device is looked at anew, and
 	// describeRetry how often while podman does not answer.
 	describeInterval = time.Hour
-	describeRetry    = 30 * time.Second
-	describeTimeout  = 5 * time.Second
+	describeRetry    = 10 * time.Second
+	// describeTimeout leaves podman's service the time to start, which takes many
+	// seconds on a small device that is busy.
+	describeTimeout = 20 * time.Second
 )
 
 // report keeps the report on the disk true, and writes nothing while nothing
