@@ -3,7 +3,6 @@ package agent_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/smoke/process"
+	"github.com/nationtech/harmony-fleet/smoke/programs"
 )
 
 // install builds fleet-agent and writes its configuration file, for a process
@@ -19,10 +19,8 @@ func (d *device) install() process.Spec {
 	d.Helper()
 	dir := d.TempDir()
 	spec := process.Spec{Path: filepath.Join(dir, "fleet-agent"), Log: filepath.Join(dir, "log")}
-	build := exec.CommandContext(d.Context(), "go", "build", "-o", spec.Path, "./cmd/fleet-agent")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		d.Fatalf("building fleet-agent: %v\n%s", err, out)
+	if err := programs.Build(d.Context(), dir, "", programs.Agent); err != nil {
+		d.Fatal(err)
 	}
 	config := filepath.Join(dir, "config.toml")
 	text := fmt.Sprintf("[agent]\ndevice_id = %q\nstate_dir = %q\n[nats]\nurls = [%q]\n[podman]\nsocket = %q\npoll_interval = \"1s\"\n[credentials]\ntype = \"password\"\nuser = %q\npassword = %q\n",

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -18,6 +17,7 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/smoke/process"
+	"github.com/nationtech/harmony-fleet/smoke/programs"
 )
 
 // program is fleet-operator as it is installed: a process, which can be killed.
@@ -43,11 +43,7 @@ func build(ctx context.Context) (string, error) {
 		if built.dir, built.err = os.MkdirTemp("", "fleet-operator-"); built.err != nil {
 			return
 		}
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", built.dir+"/", "./cmd/fleet-operator")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("building fleet-operator: %w\n%s", err, out)
-		}
+		built.err = programs.Build(ctx, built.dir, "", programs.Operator)
 	})
 	return filepath.Join(built.dir, "fleet-operator"), built.err
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"github.com/nationtech/harmony-fleet/smoke/images"
 	"github.com/nationtech/harmony-fleet/smoke/podman"
 	"github.com/nationtech/harmony-fleet/smoke/process"
+	"github.com/nationtech/harmony-fleet/smoke/programs"
 	"github.com/nationtech/harmony-fleet/smoke/registry"
 )
 
@@ -76,12 +76,8 @@ func (d *device) start(ctx context.Context, dir string) (err error) {
 	if d.podman, err = podman.Start(ctx, podman.Options{Name: "bench"}); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w",
-		"-tags=remote,containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper",
-		"-o", dir+"/", "github.com/nationtech/harmony-fleet/agent/cmd/fleet-agent")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building fleet-agent: %w\n%s", err, out)
+	if err := programs.Build(ctx, dir, "", programs.Agent); err != nil {
+		return err
 	}
 	c := config.AgentDefaults()
 	c.Agent.DeviceID, c.Agent.StateDir = string(agentDevice), filepath.Join(dir, "agent")

@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/smoke/process"
+	"github.com/nationtech/harmony-fleet/smoke/programs"
 	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
 
@@ -94,16 +93,10 @@ var programSource []byte
 func buildProgram(ctx context.Context) (string, error) {
 	key := fmt.Sprintf("fleet-broker-%s-%.4x", server.VERSION, sha256.Sum256(programSource))
 	dir, err := tools.Cached(ctx, key, func(dir string) error {
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", dir+"/",
-			"github.com/nationtech/harmony-fleet/smoke/broker/cmd/fleet-broker")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("go build: %w\n%s", err, out)
-		}
-		return nil
+		return programs.Build(ctx, dir, "", programs.Broker)
 	})
 	if err != nil {
-		return "", fmt.Errorf("building fleet-broker: %w", err)
+		return "", err
 	}
 	return filepath.Join(dir, "fleet-broker"), nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"sigs.k8s.io/yaml"
 
+	"github.com/nationtech/harmony-fleet/smoke/programs"
 	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
 
@@ -34,18 +35,9 @@ func (e *environment) buildTools(ctx context.Context) error {
 	return nil
 }
 
-// buildPrograms builds the product into the folder bin. The tags are those of
-// the Makefile, for a demo that is not started by it.
+// buildPrograms builds the product into the folder bin.
 func (e *environment) buildPrograms(ctx context.Context) error {
-	const module = "github.com/nationtech/harmony-fleet/"
-	cmd := exec.CommandContext(ctx, "go", "build",
-		"-tags=remote,containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper", "-o", e.path("bin")+"/",
-		module+"operator/cmd/fleet-operator", module+"operator/cmd/kubectl-fleet", module+"agent/cmd/fleet-agent")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return nil
+	return programs.Build(ctx, e.path("bin"), "", programs.Operator, programs.Kubectl, programs.Agent)
 }
 
 // variables is the environment in which the commands of the menu work.

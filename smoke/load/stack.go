@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -26,6 +25,7 @@ import (
 	"github.com/nationtech/harmony-fleet/smoke/broker"
 	"github.com/nationtech/harmony-fleet/smoke/kube"
 	"github.com/nationtech/harmony-fleet/smoke/process"
+	"github.com/nationtech/harmony-fleet/smoke/programs"
 )
 
 // stack is the real thing: a control plane, a broker and the operator, each a
@@ -53,7 +53,7 @@ func startStack(ctx context.Context, o Options) (_ *stack, err error) {
 	if s.dir, err = os.MkdirTemp("", "fleet-load-"); err != nil {
 		return nil, fmt.Errorf("making a folder: %w", err)
 	}
-	if err := s.buildOperator(ctx); err != nil {
+	if err := programs.Build(ctx, s.dir, "", programs.Operator); err != nil {
 		return nil, err
 	}
 	if s.plane, err = kube.Start(ctx, kube.Options{Dir: filepath.Join(s.dir, "kube"), Fsync: true, Progress: o.Out}); err != nil {
@@ -80,15 +80,6 @@ func startStack(ctx context.Context, o Options) (_ *stack, err error) {
 	}
 	s.broker, err = broker.StartProcess(ctx, broker.Options{Dir: store, SyncAlways: o.SyncAlways})
 	return s, err
-}
-
-func (s *stack) buildOperator(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", s.dir+"/",
-		"github.com/nationtech/harmony-fleet/operator/cmd/fleet-operator")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building fleet-operator: %w\n%s", err, out)
-	}
-	return nil
 }
 
 // startOperator starts the operator and returns when it is ready.

@@ -15,6 +15,7 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/smoke/broker"
 	"github.com/nationtech/harmony-fleet/smoke/podman"
+	"github.com/nationtech/harmony-fleet/smoke/programs"
 )
 
 // binary is the command under test, built once.
@@ -31,10 +32,8 @@ func run(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	binary = filepath.Join(dir, "fleet-agent")
-	build := exec.Command("go", "build", "-ldflags", "-X main.version=v1.2.3", "-o", binary, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		panic(fmt.Sprintf("building fleet-agent: %v\n%s", err, out))
+	if err := programs.Build(context.Background(), dir, "v1.2.3", programs.Agent); err != nil {
+		panic(err)
 	}
 	return m.Run()
 }

@@ -1,0 +1,48 @@
+// Package programs builds this module's own commands for tests, measurements and
+// the demo, as a release has them: without cgo and without debug information. It
+// never runs one, and never builds anybody else's (package tools does).
+package programs
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+)
+
+// Command is a command of this module, by its folder. Its program has the name of
+// the folder's last part.
+type Command string
+
+// The commands.
+const (
+	Operator Command = "operator/cmd/fleet-operator"
+	Kubectl  Command = "operator/cmd/kubectl-fleet"
+	Agent    Command = "agent/cmd/fleet-agent"
+	Broker   Command = "smoke/broker/cmd/fleet-broker"
+)
+
+const module = "github.com/nationtech/harmony-fleet/"
+
+// tags are those of the Makefile, for a go command that was not started by it.
+const tags = "remote,containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper"
+
+// Build puts the programs into the folder dir. They say that they are of the
+// version; of the commit that they were built from when it is empty. The working
+// directory must be inside the module, and the error has what the compiler said.
+func Build(ctx context.Context, dir, version string, commands ...Command) error {
+	ldflags := "-s -w"
+	if version != "" {
+		ldflags += " -X main.version=" + version
+	}
+	args := []string{"build", "-tags=" + tags, "-ldflags=" + ldflags, "-o", dir + "/"}
+	for _, c := range commands {
+		args = append(args, module+string(c))
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %v: %w\n%s", commands, err, out)
+	}
+	return nil
+}
