@@ -46,6 +46,8 @@ type agent struct {
 
 	mu     sync.Mutex
 	broker store.BrokerReport // with mu
+	// refused is why what the broker offers is not taken over; with mu.
+	refused string
 }
 
 // Run is the agent. It returns when ctx ends, which leaves the containers
@@ -102,6 +104,8 @@ func (a *agent) assemble() error {
 		Workloads:  a.manager,
 		Commands:   map[wire.Verb]bus.Handler{wire.VerbPing: a.ping, wire.VerbLogs: a.logs},
 		Connection: a.connection,
+		Refused:    a.refuse,
+		Now:        time.Now,
 		Log:        a.Log.WithName("bus"),
 	})
 	return nil
@@ -122,7 +126,7 @@ func (a *agent) work(ctx context.Context) error {
 
 // Target is the broker of a configuration, and the device to be there.
 func Target(cfg v1alpha1.AgentConfig) bus.Target {
-	return bus.Target{Device: wire.DeviceID(cfg.Agent.DeviceID), NATS: cfg.NATS, Credentials: cfg.Credentials}
+	return bus.Target{Device: wire.DeviceID(cfg.Agent.DeviceID), NATS: cfg.NATS, Credentials: cfg.Credentials, TrustedKeys: cfg.Agent.TrustedKeys}
 }
 
 // putState passes a state on to the broker.
@@ -144,6 +148,15 @@ func (a *agent) connection(server string, problem error) {
 		next.Since = a.broker.Since
 	}
 	a.broker = next
+}
+
+// refuse remembers why what the broker offers is not taken over, for the report.
+func (a *agent) refuse(problem error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.refused = ""; problem != nil {
+		a.refused = problem.Error()
+	}
 }
 
 // newSession is 8 random hex digits.

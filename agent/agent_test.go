@@ -74,7 +74,7 @@ func newDevice(t *testing.T) *device {
 	d.port, err = process.FreePort()
 	must(err)
 	d.cfg = v1alpha1.AgentDefaults()
-	d.cfg.Agent.DeviceID, d.cfg.Agent.StateDir = "pi-4", t.TempDir()
+	d.cfg.Agent.DeviceID, d.cfg.Agent.StateDir, d.cfg.Agent.TrustedKeys = "pi-4", t.TempDir(), d.broker.TrustedKeys()
 	d.cfg.NATS, d.cfg.Credentials = d.broker.NATS(), d.broker.Device("pi-4")
 	d.cfg.Labels = map[string]string{"site": "berlin"}
 	d.cfg.Podman.Socket, d.cfg.Podman.PollInterval = d.podman.Socket(), v1alpha1.Duration(time.Second)
@@ -102,7 +102,7 @@ func (d *device) run() (stop func()) {
 // that nothing shall run.
 func (d *device) want(generation uint64, version string) score.Digest {
 	d.Helper()
-	manifest := wire.Manifest{Generation: generation}
+	entries := map[string]wire.ManifestEntry{}
 	var keys []string
 	var values [][]byte
 	var digest score.Digest
@@ -115,10 +115,10 @@ func (d *device) want(generation uint64, version string) score.Digest {
 			d.Fatal(err)
 		}
 		digest = score.DigestOf(canonical)
-		manifest.Deployments = map[string]wire.ManifestEntry{web.Token(): {Revision: int64(generation), Digest: digest}}
+		entries[web.Token()] = wire.ManifestEntry{Revision: int64(generation), Digest: digest}
 		keys, values = append(keys, wire.DeploymentKey("pi-4", web)), append(values, canonical)
 	}
-	encoded, err := manifest.Encode()
+	encoded, err := d.broker.Manifest("pi-4", generation, entries)
 	if err != nil {
 		d.Fatal(err)
 	}

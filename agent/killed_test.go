@@ -23,8 +23,8 @@ func (d *device) install() process.Spec {
 		d.Fatal(err)
 	}
 	config := filepath.Join(dir, "config.toml")
-	text := fmt.Sprintf("[agent]\ndevice_id = %q\nstate_dir = %q\n[nats]\nurls = [%q]\n[podman]\nsocket = %q\npoll_interval = \"1s\"\n[credentials]\ntype = \"password\"\nuser = %q\npassword = %q\n",
-		d.cfg.Agent.DeviceID, d.cfg.Agent.StateDir, d.cfg.NATS.URLs[0], d.cfg.Podman.Socket, d.cfg.Credentials.User, d.cfg.Credentials.Password)
+	text := fmt.Sprintf("[agent]\ndevice_id = %q\ntrusted_keys = [%q]\nstate_dir = %q\n[nats]\nurls = [%q]\n[podman]\nsocket = %q\npoll_interval = \"1s\"\n[credentials]\ntype = \"password\"\nuser = %q\npassword = %q\n",
+		d.cfg.Agent.DeviceID, d.cfg.Agent.TrustedKeys[0], d.cfg.Agent.StateDir, d.cfg.NATS.URLs[0], d.cfg.Podman.Socket, d.cfg.Credentials.User, d.cfg.Credentials.Password)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		d.Fatal(err)
 	}

@@ -49,11 +49,14 @@ func (a *agent) report(ctx context.Context) {
 
 func (a *agent) currentReport() store.Report {
 	a.mu.Lock()
-	broker := a.broker
+	broker, refused := a.broker, a.refused
 	a.mu.Unlock()
+	desired := a.manager.Desired()
 	return store.Report{
 		Device:      a.device,
-		Generation:  a.manager.Desired().Generation,
+		Generation:  desired.Generation,
+		Refused:     refused,
+		TrustedKeys: desired.Trusted(a.cfg.Agent.TrustedKeys),
 		Broker:      broker,
 		Deployments: a.manager.Deployments(),
 	}

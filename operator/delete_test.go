@@ -110,7 +110,7 @@ func (w *world) orphan(id wire.DeviceID, dep wire.DeploymentID) {
 	canonical, err := score.Encode(scoreOf("registry.example/orphan:1"))
 	w.must(err)
 	w.put(wire.DesiredState, wire.DeploymentKey(id, dep), canonical)
-	manifest, err := wire.Manifest{Generation: 7, Deployments: map[string]wire.ManifestEntry{dep.Token(): {Revision: 1, Digest: score.DigestOf(canonical)}}}.Encode()
+	manifest, err := w.broker.Manifest(id, 7, map[string]wire.ManifestEntry{dep.Token(): {Revision: 1, Digest: score.DigestOf(canonical)}})
 	w.must(err)
 	w.put(wire.DesiredState, wire.DeviceKey(id), manifest)
 }

@@ -66,6 +66,9 @@ type natsServer interface {
 	URL() string
 	Operator() config.Credentials
 	Provisioner() config.Credentials
+	Signing() config.Signing
+	TrustedKeys() []string
+	Manifest(wire.DeviceID, uint64, map[string]wire.ManifestEntry) ([]byte, error)
 	Restart(ctx context.Context) error
 	Stop()
 }
@@ -287,9 +290,10 @@ func (w *world) manifest(id wire.DeviceID) *wire.Manifest {
 	if data == nil {
 		return nil
 	}
-	m, err := wire.DecodeManifest(data)
+	m, err := wire.DecodeSignedManifest(data)
 	w.must(err)
-	return &m
+	w.must(m.Verify(id, w.broker.TrustedKeys()))
+	return &m.Manifest
 }
 
 // awaitDesired waits until a device's manifest names exactly these Deployments,

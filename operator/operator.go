@@ -4,8 +4,10 @@
 package operator
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -32,6 +34,7 @@ import (
 
 	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/operator/deployment"
 	"github.com/nationtech/harmony-fleet/operator/device"
 	"github.com/nationtech/harmony-fleet/operator/engine"
@@ -75,11 +78,16 @@ func Run(ctx context.Context, kube *rest.Config, c config.OperatorConfig, o Opti
 	if err != nil {
 		return fmt.Errorf("preparing the manager: %w", err)
 	}
+	signer, err := readSigner(c.Signing)
+	if err != nil {
+		return err
+	}
+	o.Log.Info("signing desired state", "publicKeys", signer.Keys())
 	recorder := mgr.GetEventRecorder(string(engine.FieldOwner))
 	gate := schema.New(mgr.GetAPIReader(), o.Log.WithName("schema"))
 	core := engine.New(engine.Options{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: recorder,
-		Config: c, Log: o.Log.WithName("engine"), Now: o.Now,
+		Config: c, Signer: signer, Log: o.Log.WithName("engine"), Now: o.Now,
 	})
 	deployments, err := controllerFor(mgr, "deployment", &v1alpha1.Deployment{}, watch[*v1alpha1.Deployment]{
 		changed: deployment.Changed(),
@@ -144,6 +152,24 @@ func newManager(kube *rest.Config, c config.OperatorConfig, log logr.Logger) (ma
 		HealthProbeBindAddress:        c.ProbeAddress,
 		PprofBindAddress:              c.ProfileAddress,
 	})
+}
+
+// readSigner reads the signing keys. Its errors name the files, and nothing that
+// is in them.
+func readSigner(c config.Signing) (*wire.Signer, error) {
+	var seeds [][]byte
+	for _, file := range c.KeyFiles {
+		seed, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("reading a signing key: %w", err)
+		}
+		seeds = append(seeds, bytes.TrimSpace(seed))
+	}
+	signer, err := wire.NewSigner(seeds...)
+	if err != nil {
+		return nil, fmt.Errorf("reading the signing keys %q: %w", c.KeyFiles, err)
+	}
+	return signer, nil
 }
 
 func addChecks(mgr manager.Manager, gate *schema.Gate, core *engine.Engine) error {

@@ -56,7 +56,7 @@ func (w *world) program(elect bool) *program {
 	w.must(err)
 	dir := w.TempDir()
 	c := config.OperatorDefaults()
-	c.NATS, c.Credentials = w.broker.NATS(), w.broker.Operator()
+	c.NATS, c.Credentials, c.Signing = w.broker.NATS(), w.broker.Operator(), w.broker.Signing()
 	c.LeaderElection = config.LeaderElection{Enabled: elect, Namespace: operatorNamespace}
 	c.MetricsAddress, c.ProbeAddress = "0", "0"
 	data, err := yaml.Marshal(c)

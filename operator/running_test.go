@@ -45,7 +45,7 @@ func (w *world) start(change ...func(*running)) *running {
 	w.must(err)
 	r := &running{w: w, config: config.OperatorDefaults(), kube: w.plane.Config(), registry: prometheus.NewRegistry(),
 		logs: &logs{}, traffic: &traffic{}, done: make(chan struct{})}
-	r.config.NATS, r.config.Credentials = w.broker.NATS(), w.broker.Operator()
+	r.config.NATS, r.config.Credentials, r.config.Signing = w.broker.NATS(), w.broker.Operator(), w.broker.Signing()
 	r.config.LeaderElection.Enabled = false
 	r.config.MetricsAddress, r.config.ProbeAddress = "0", fmt.Sprintf("127.0.0.1:%d", probe)
 	r.kube.Impersonate.UserName = operatorUser

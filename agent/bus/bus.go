@@ -39,6 +39,9 @@ type Target struct {
 	Device      wire.DeviceID
 	NATS        v1alpha1.NATSSection
 	Credentials v1alpha1.Credentials
+	// TrustedKeys are the keys of the configuration whose signature counts, until
+	// a manifest names others.
+	TrustedKeys []string
 }
 
 // Options of a Bus; all are needed.
@@ -51,7 +54,12 @@ type Options struct {
 	// Connection is told of each change: the broker's address when connected,
 	// and else the problem. It must not block.
 	Connection func(server string, problem error)
-	Log        logr.Logger
+	// Refused is told why what the broker offers is not taken over, and nil when
+	// it is. It must not block.
+	Refused func(problem error)
+	// Now is the time.
+	Now func() time.Time
+	Log logr.Logger
 }
 
 // Bus is the connection to the broker and what has to be said over it.

@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,8 +92,49 @@ func TestDesiredStateIsKept(t *testing.T) {
 		},
 		"Malformed": {
 			reason: "a manifest that cannot be read says nothing",
-			write:  func(f *fleet) { f.put("pi-4", `{"generation":9,"deployments":{"web":{}}}`) },
-			log:    "malformed payload",
+			write: func(f *fleet) {
+				f.put("pi-4", `{"manifest":{"generation":9,"deployments":{"web":{}}},"signatures":[]}`)
+			},
+			log: "malformed payload",
+		},
+		"Unsigned": {
+			reason: "a broker that writes a manifest itself",
+			write: func(f *fleet) {
+				f.forge("pi-4", func(signed string) string {
+					manifest, _, _ := strings.Cut(signed, `"signatures"`)
+					return manifest + `"signatures":[]}`
+				})
+			},
+			log: "not signed by a trusted key",
+		},
+		"Changed": {
+			reason: "a broker that changes what is signed",
+			write: func(f *fleet) {
+				f.forge("pi-4", func(signed string) string { return strings.Replace(signed, `"generation":9`, `"generation":10`, 1) })
+			},
+			log: "not signed by a trusted key",
+		},
+		"Another's": {
+			reason: "a broker that hands out another device's manifest",
+			write: func(f *fleet) {
+				signed, err := f.broker.Manifest("other", 9, nil)
+				if err != nil {
+					f.Fatal(err)
+				}
+				f.put("pi-4", string(signed))
+			},
+			log: "manifest of device \\\"other\\\"",
+		},
+		"Expired": {
+			reason: "a broker that hands out what was signed long ago",
+			write: func(f *fleet) {
+				signed, err := f.broker.Signer().Sign("pi-4", wire.Manifest{Generation: 9, NotAfter: time.Now().Add(-time.Hour)})
+				if err != nil {
+					f.Fatal(err)
+				}
+				f.put("pi-4", string(signed))
+			},
+			log: "valid until",
 		},
 		"Stale": {
 			reason: "a broker restored from an old copy",
@@ -111,6 +153,8 @@ func TestDesiredStateIsKept(t *testing.T) {
 			tc.write(f)
 			options := f.options("pi-4")
 			options.Workloads = &workloads{held: held}
+			var refused atomic.Value
+			options.Refused = func(problem error) { refused.Store(fmt.Sprint(problem)) }
 			a := f.run(options, func(tm *timing) { tm.audit = 10 * time.Millisecond })
 			f.eventually(tc.reason, func() bool { return a.log.having(tc.log) > 0 })
 			time.Sleep(100 * time.Millisecond) // several more reads
@@ -120,11 +164,70 @@ func TestDesiredStateIsKept(t *testing.T) {
 			if n := a.log.having(tc.log); n != 1 {
 				t.Errorf("%s\nlogged %d times, want once", tc.reason, n)
 			}
+			if told, _ := refused.Load().(string); strings.Contains(tc.log, "signed") && !strings.Contains(told, tc.log) {
+				t.Errorf("%s\nthe device is told %q", tc.reason, told)
+			}
 			f.write("pi-4", 6, scores(1))
 			f.eventually("a later generation is applied", func() bool { return a.holds(6, scores(1)) })
+			f.eventually("nothing is refused any more", func() bool { return refused.Load() == "<nil>" })
 			a.peaceful(t)
 		})
 	}
+}
+
+// TestKeyRotation: trust follows the keys that a signed manifest names, and ends
+// with the one that names a key no more.
+func TestKeyRotation(t *testing.T) {
+	f := newFleet(t, "pi-4")
+	old, next := newSeed(t), newSeed(t)
+	signer := func(seeds ...[]byte) *wire.Signer {
+		s, err := wire.NewSigner(seeds...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	write := func(generation uint64, s *wire.Signer) {
+		signed, err := s.Sign("pi-4", wire.Manifest{Generation: generation, NotAfter: time.Now().Add(time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.put("pi-4", string(signed))
+	}
+	options := f.options("pi-4")
+	options.TrustedKeys = signer(old).Keys()
+	a := f.run(options, func(tm *timing) { tm.audit = 10 * time.Millisecond })
+	applied := func(generation uint64) func() bool {
+		return func() bool { return a.workloads.Desired().Generation == generation }
+	}
+	write(1, signer(next))
+	f.eventually("a stranger is refused", func() bool { return a.log.having("not signed by a trusted key") == 1 })
+	write(2, signer(old))
+	f.eventually("the configured key counts", applied(2))
+	write(3, signer(old, next))
+	f.eventually("both sign", applied(3))
+	write(4, signer(next))
+	f.eventually("the new one is enough", applied(4))
+	write(5, signer(old))
+	f.eventually("the old one counts no more", func() bool { return a.log.having("not signed by a trusted key", signer(old).Keys()[0]) > 1 })
+	if held := a.workloads.Desired(); held.Generation != 4 {
+		t.Errorf("generation %d of a key that was taken away was applied", held.Generation)
+	}
+	a.stop()
+
+	// What a person writes into the configuration counts again from then on.
+	options.Workloads, options.TrustedKeys = a.workloads, signer(old, next).Keys()
+	f.run(options)
+	f.eventually("a changed configuration is where trust begins", applied(5))
+}
+
+func newSeed(t *testing.T) []byte {
+	t.Helper()
+	seed, err := wire.NewSigningKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seed
 }
 
 func TestMissedHint(t *testing.T) {
@@ -159,7 +262,7 @@ func TestForgedHint(t *testing.T) {
 	a := f.run(f.options("pi-4"))
 	f.eventually("applied", func() bool { return a.holds(1, scores(1)) })
 	forger := connect(t, f.broker.URL(), f.broker.Provisioner())
-	forged, err := wire.Manifest{Generation: 99}.Encode()
+	forged, err := f.broker.Manifest("pi-4", 99, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

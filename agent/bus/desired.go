@@ -82,24 +82,29 @@ func (r *reader) hear(hint *nats.Msg) {
 // read brings the workloads to the manifest's generation when that is newer than
 // what they hold. It fails when the read should be repeated soon.
 func (r *reader) read(ctx context.Context) error {
-	sequence, manifest, err := r.manifest(ctx)
+	held := r.Workloads.Desired()
+	sequence, manifest, err := r.manifest(ctx, held.Trusted(r.TrustedKeys))
 	switch {
-	case errors.Is(err, errNoKey), errors.Is(err, wire.ErrMalformed):
-		// Neither says that nothing shall run.
-		r.once("no manifest to go by, keeping what runs", err)
+	case errors.Is(err, errNoKey):
+		r.once("no manifest to go by, keeping what runs", err) // it does not say that nothing shall run
 		return r.reached(sequence)
+	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrUntrusted):
+		return r.refuse(sequence, err)
 	case err != nil:
 		return err
 	}
-	held := r.Workloads.Desired()
 	if manifest.Generation < held.Generation {
-		r.once("manifest is older than what is held, keeping what runs",
-			fmt.Errorf("generation %d is below %d", manifest.Generation, held.Generation))
+		return r.refuse(sequence, fmt.Errorf("manifest is older than what is held: generation %d is below %d", manifest.Generation, held.Generation))
 	}
-	if manifest.Generation <= held.Generation {
+	if manifest.Generation == held.Generation {
+		r.Refused(nil)
 		return r.reached(sequence)
 	}
+	if err := manifest.Fresh(r.Now()); err != nil {
+		return r.refuse(sequence, err)
+	}
 	next, missing := compare(manifest, held)
+	next.Trust = store.Trust{Configured: r.TrustedKeys, Named: manifest.Keys}
 	if err := r.fetch(ctx, next, missing); err != nil {
 		return err
 	}
@@ -107,7 +112,15 @@ func (r *reader) read(ctx context.Context) error {
 		return fmt.Errorf("applying generation %d: %w", next.Generation, err)
 	}
 	r.logged = ""
+	r.Refused(nil)
 	r.Log.Info("desired state applied", "generation", next.Generation, "deployments", len(next.Deployments), "changed", len(missing))
+	return r.reached(sequence)
+}
+
+// refuse keeps what is held, and says why.
+func (r *reader) refuse(sequence uint64, reason error) error {
+	r.once("desired state refused, keeping what runs", reason)
+	r.Refused(reason)
 	return r.reached(sequence)
 }
 
@@ -132,10 +145,10 @@ func (r *reader) once(message string, err error) {
 	}
 }
 
-// manifest reads and decodes the device's manifest. It fails with errNoKey,
-// wire.ErrMalformed, or because the broker did not answer; the sequence is that
-// of the stored message, and 0 when there is none.
-func (s *session) manifest(ctx context.Context) (sequence uint64, manifest wire.Manifest, err error) {
+// manifest reads the device's manifest and checks who signed it. It fails with
+// errNoKey, wire.ErrMalformed, wire.ErrUntrusted, or because the broker did not
+// answer; the sequence is that of the stored message, and 0 when there is none.
+func (s *session) manifest(ctx context.Context, trusted []string) (sequence uint64, manifest wire.Manifest, err error) {
 	msg, err := s.get(ctx, wire.DeviceKey(s.Device))
 	if err != nil {
 		return 0, wire.Manifest{}, err
@@ -144,8 +157,11 @@ func (s *session) manifest(ctx context.Context) (sequence uint64, manifest wire.
 	if err != nil {
 		return 0, wire.Manifest{}, fmt.Errorf("reading the manifest: sequence: %w", err)
 	}
-	manifest, err = wire.DecodeManifest(msg.Data)
-	return sequence, manifest, err
+	signed, err := wire.DecodeSignedManifest(msg.Data)
+	if err == nil {
+		err = signed.Verify(s.Device, trusted)
+	}
+	return sequence, signed.Manifest, err
 }
 
 // compare builds the desired state of a manifest from what is held, and names

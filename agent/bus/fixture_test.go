@@ -135,10 +135,12 @@ type agent struct {
 
 func (f *fleet) options(id wire.DeviceID) Options {
 	return Options{
-		Target:     Target{Device: id, NATS: f.broker.NATS(), Credentials: f.broker.Device(id)},
+		Target:     Target{Device: id, NATS: f.broker.NATS(), Credentials: f.broker.Device(id), TrustedKeys: f.broker.TrustedKeys()},
 		Session:    "0123abcd",
 		Workloads:  &workloads{},
 		Connection: func(string, error) {},
+		Refused:    func(error) {},
+		Now:        time.Now,
 	}
 }
 
@@ -179,17 +181,27 @@ func (f *fleet) eventually(what string, holds func() bool) {
 // operator does. The manifest goes last.
 func (f *fleet) write(id wire.DeviceID, generation uint64, scores map[wire.DeploymentID]string) {
 	f.Helper()
-	manifest := wire.Manifest{Generation: generation, Deployments: map[string]wire.ManifestEntry{}}
+	entries := map[string]wire.ManifestEntry{}
 	var keys, values []string
 	for dep, text := range scores {
-		manifest.Deployments[dep.Token()] = wire.ManifestEntry{Revision: 1, Digest: score.DigestOf([]byte(text))}
+		entries[dep.Token()] = wire.ManifestEntry{Revision: 1, Digest: score.DigestOf([]byte(text))}
 		keys, values = append(keys, wire.DeploymentKey(id, dep)), append(values, text)
 	}
-	encoded, err := manifest.Encode()
+	encoded, err := f.broker.Manifest(id, generation, entries)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.batch(append(keys, wire.DeviceKey(id)), append(values, string(encoded)))
+}
+
+// forge stores generation 9 for a device, changed after it was signed.
+func (f *fleet) forge(id wire.DeviceID, change func(string) string) {
+	f.Helper()
+	signed, err := f.broker.Manifest(id, 9, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.put(wire.DeviceKey(id), change(string(signed)))
 }
 
 func (f *fleet) batch(keys, values []string) {

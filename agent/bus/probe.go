@@ -45,7 +45,7 @@ func Probe(ctx context.Context, to Target) (Findings, error) {
 	err = s.subscribe()
 	var manifest wire.Manifest
 	if err == nil {
-		_, manifest, err = s.manifest(ctx)
+		_, manifest, err = s.manifest(ctx, to.TrustedKeys)
 	}
 	// A refusal reaches the error handler, and its sender as a time-out at most.
 	if refused := context.Cause(ctx); refused != nil {

@@ -15,6 +15,7 @@ import (
 
 const valid = `[agent]
 device_id = "pi-4"
+trusted_keys = ["OCFIRY65OQE7DFP5KLNS2PF2LVZMUZYJX4OZIEQ36N2IQANUB5XVYOCS"]
 [nats]
 urls = ["tls://a.example.com:4222", "tls://b.example.com:4222"]
 [labels]
@@ -45,7 +46,8 @@ func write(t *testing.T, files map[string]string) string {
 
 func TestLoad(t *testing.T) {
 	base := v1alpha1.AgentConfig{
-		Agent:  v1alpha1.AgentSection{DeviceID: "pi-4", StateDir: "/var/lib/fleet-agent", LogLevel: "info"},
+		Agent: v1alpha1.AgentSection{DeviceID: "pi-4", TrustedKeys: []string{"OCFIRY65OQE7DFP5KLNS2PF2LVZMUZYJX4OZIEQ36N2IQANUB5XVYOCS"},
+			StateDir: "/var/lib/fleet-agent", LogLevel: "info"},
 		NATS:   v1alpha1.NATSSection{URLs: []string{"tls://a.example.com:4222", "tls://b.example.com:4222"}},
 		Labels: map[string]string{"site": "berlin", "role": "kiosk"},
 		Podman: v1alpha1.PodmanSection{PollInterval: v1alpha1.Duration(5 * time.Second)},
@@ -110,7 +112,7 @@ func TestLoadRefuses(t *testing.T) {
 		"UnknownKey": {
 			reason: "a misspelt key is named with its place",
 			files:  map[string]string{"config.toml": strings.Replace(valid, "urls", "url", 1)},
-			want:   []string{`config.toml:4:1: unknown key "nats.url"`},
+			want:   []string{`config.toml:5:1: unknown key "nats.url"`},
 		},
 		"UnknownKeysInTwoFiles": {
 			reason: "all unknown keys are reported at once, also those of conf.d",
@@ -118,7 +120,7 @@ func TestLoadRefuses(t *testing.T) {
 				"config.toml":     valid + "colour = \"red\"\n",
 				"conf.d/one.toml": "\n  [agnet]\nx = 1\n",
 			},
-			want: []string{`config.toml:12:1: unknown key "credentials.colour"`, `one.toml:2:`, `unknown key "agnet`},
+			want: []string{`config.toml:13:1: unknown key "credentials.colour"`, `one.toml:2:`, `unknown key "agnet`},
 		},
 		"WrongType": {
 			reason: "a list is wanted and a string found",

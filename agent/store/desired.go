@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/nationtech/harmony-fleet/apis/score"
 	"github.com/nationtech/harmony-fleet/apis/wire"
@@ -17,6 +18,24 @@ type Desired struct {
 	// which is not the same as "nothing shall run".
 	Generation  uint64
 	Deployments map[wire.DeploymentID]Workload
+	Trust       Trust
+}
+
+// Trust is whose signature the next manifest must have.
+type Trust struct {
+	// Configured are the keys of the configuration when this manifest was taken
+	// over, and Named those that the manifest named.
+	Configured []string `json:"configured"`
+	Named      []string `json:"named"`
+}
+
+// Trusted are the keys whose signature counts now: those that the last manifest
+// named, unless somebody has written others into the configuration since.
+func (d Desired) Trusted(configured []string) []string {
+	if len(d.Trust.Named) > 0 && slices.Equal(d.Trust.Configured, configured) {
+		return d.Trust.Named
+	}
+	return configured
 }
 
 // Workload is one Deployment's score as the operator wrote it.
@@ -34,6 +53,7 @@ type Workload struct {
 type desiredJSON struct {
 	Generation  uint64              `json:"generation"`
 	Deployments map[string]Workload `json:"deployments"`
+	Trust       Trust               `json:"trust"`
 }
 
 // ErrDamaged says that the saved desired state cannot be read.
@@ -67,7 +87,7 @@ func decodeDesired(data []byte) (Desired, error) {
 	if file.Generation == 0 || file.Deployments == nil {
 		return Desired{}, errors.New("generation or deployments is missing")
 	}
-	d := Desired{Generation: file.Generation, Deployments: make(map[wire.DeploymentID]Workload, len(file.Deployments))}
+	d := Desired{Generation: file.Generation, Trust: file.Trust, Deployments: make(map[wire.DeploymentID]Workload, len(file.Deployments))}
 	for token, w := range file.Deployments {
 		id, err := wire.ParseDeploymentToken(token)
 		if err != nil {
@@ -84,7 +104,7 @@ func decodeDesired(data []byte) (Desired, error) {
 // SaveDesired makes d durable before it returns. After an error, such as a full
 // disk, the file has what it had.
 func (s *Store) SaveDesired(d Desired) error {
-	file := desiredJSON{Generation: d.Generation, Deployments: make(map[string]Workload, len(d.Deployments))}
+	file := desiredJSON{Generation: d.Generation, Trust: d.Trust, Deployments: make(map[string]Workload, len(d.Deployments))}
 	for id, w := range d.Deployments {
 		file.Deployments[id.Token()] = w
 	}

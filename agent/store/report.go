@@ -16,7 +16,12 @@ type Report struct {
 	// Written is when the agent wrote the report.
 	Written time.Time `json:"written"`
 	// Generation of the desired state that the agent holds; 0 means none yet.
-	Generation  uint64             `json:"generation"`
+	Generation uint64 `json:"generation"`
+	// Refused is why what the broker offers as a newer one is not taken over; ""
+	// when nothing is refused.
+	Refused string `json:"refused,omitempty"`
+	// TrustedKeys are those whose signature counts.
+	TrustedKeys []string           `json:"trustedKeys"`
 	Broker      BrokerReport       `json:"broker"`
 	Deployments []DeploymentReport `json:"deployments"`
 }

@@ -17,9 +17,12 @@ var decoders = map[string]struct {
 	valid  string
 }{
 	"manifest": {
-		func(b []byte) (any, error) { return wire.DecodeManifest(b) },
-		func(v any) ([]byte, error) { return v.(wire.Manifest).Encode() },
-		`{"generation":1,"deployments":{"a.b":{"revision":1,"digest":"` + string(digest) + `"}}}`,
+		func(b []byte) (any, error) { return wire.DecodeSignedManifest(b) },
+		func(v any) ([]byte, error) {
+			m := v.(wire.SignedManifest)
+			return testSigner(1).Sign(m.Device, m.Manifest)
+		},
+		manifest(`"device":"pi-1","generation":1,"notAfter":"2027-01-01T00:00:00Z","keys":["` + testSigner(1).Keys()[0] + `"],"deployments":{"a.b":{"revision":1,"digest":"` + string(digest) + `"}}`),
 	},
 	"device info": {
 		func(b []byte) (any, error) { return wire.DecodeDeviceInfo(b) },
@@ -51,6 +54,14 @@ var decoders = map[string]struct {
 		func(v any) ([]byte, error) { return wire.EncodeReply(v.(wire.PingReply)) },
 		`{"agentVersion":"1","uptimeSeconds":3}`,
 	},
+}
+
+// manifest is what is stored, without a signature.
+func manifest(fields string) string { return `{"manifest":{` + fields + `},"signatures":[]}` }
+
+// changed is the valid manifest with one change.
+func changed(old, with string) string {
+	return strings.Replace(decoders["manifest"].valid, old, with, 1)
 }
 
 func TestDecodersAreStrict(t *testing.T) {
@@ -89,13 +100,24 @@ func TestDecodersAreStrict(t *testing.T) {
 
 func TestDecodersRefuseBadValues(t *testing.T) {
 	cases := map[string]struct{ decoder, payload string }{
-		"generation zero":               {"manifest", `{"generation":0,"deployments":{}}`},
-		"generation beyond 2^53":        {"manifest", `{"generation":9007199254740992,"deployments":{}}`},
-		"negative generation":           {"manifest", `{"generation":-1,"deployments":{}}`},
-		"deployments missing":           {"manifest", `{"generation":1}`},
-		"deployment with a wildcard":    {"manifest", `{"generation":1,"deployments":{"a.*":{"digest":"` + string(digest) + `"}}}`},
-		"deployment with three parts":   {"manifest", `{"generation":1,"deployments":{"a.b.c":{"digest":"` + string(digest) + `"}}}`},
-		"digest cut":                    {"manifest", `{"generation":1,"deployments":{"a.b":{"digest":"sha256:00"}}}`},
+		"generation zero":               {"manifest", changed(`"generation":1`, `"generation":0`)},
+		"generation beyond 2^53":        {"manifest", changed(`"generation":1`, `"generation":9007199254740992`)},
+		"negative generation":           {"manifest", changed(`"generation":1`, `"generation":-1`)},
+		"deployments missing":           {"manifest", changed(`"deployments"`, `"developments"`)},
+		"deployment with a wildcard":    {"manifest", changed(`a.b`, `a.*`)},
+		"deployment with three parts":   {"manifest", changed(`a.b`, `a.b.c`)},
+		"digest cut":                    {"manifest", changed(string(digest), `sha256:00`)},
+		"device with a dot":             {"manifest", changed(`pi-1`, `pi.1`)},
+		"no device":                     {"manifest", changed(`"device"`, `"devise"`)},
+		"no end":                        {"manifest", changed(`"notAfter"`, `"notafterwards"`)},
+		"an end that is no time":        {"manifest", changed(`2027-01-01T`, `2027-01-01 `)},
+		"no keys":                       {"manifest", changed(testSigner(1).Keys()[0], ``)},
+		"five keys":                     {"manifest", changed(`"keys":[`, `"keys":["1","2","3","4",`)},
+		"a key of a user":               {"manifest", changed(`"keys":["O`, `"keys":["U`)},
+		"five signatures":               {"manifest", changed(`"signatures":[`, `"signatures":[{},{},{},{},{}`)},
+		"a signature that is no base64": {"manifest", changed(`"signatures":[`, `"signatures":[{"key":"x","signature":"%"}`)},
+		"no manifest":                   {"manifest", `{"signatures":[]}`},
+		"a manifest that is null":       {"manifest", `{"manifest":null,"signatures":[]}`},
 		"unknown phase":                 {"device state", `{"phase":"Great","digest":"` + string(digest) + `"}`},
 		"phase missing":                 {"device state", `{"digest":"` + string(digest) + `"}`},
 		"digest in upper case":          {"device state", `{"phase":"Failed","digest":"` + strings.ToUpper(string(digest)) + `"}`},

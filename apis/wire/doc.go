@@ -8,7 +8,8 @@
 //   - desired-state, key <device>.<namespace>.<name>: a score. Written by the
 //     operator, read by the device.
 //   - desired-state, key <device>: the device's Manifest, which names every key
-//     that is valid for the device. Written in one atomic batch with them.
+//     that is valid for the device, signed by the operator (SignedManifest).
+//     Written in one atomic batch with them.
 //   - device-info, key <device>: a DeviceInfo. Written by the device.
 //   - device-state, key <device>.<namespace>.<name>: a DeviceState. Written by
 //     the device.

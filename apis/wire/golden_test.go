@@ -35,9 +35,13 @@ func TestGoldenBytes(t *testing.T) {
 				StopGracePeriodSeconds: &grace,
 			}}}})
 		},
-		"manifest.json": wire.Manifest{Generation: 7, Deployments: map[string]wire.ManifestEntry{
-			"shop.web": {Revision: 3, Digest: digest}, "default.log": {Revision: 1, Digest: digest}}}.Encode,
-		"manifest-empty.json": wire.Manifest{Generation: 8}.Encode,
+		"manifest.json": func() ([]byte, error) {
+			return testSigner(1, 2).Sign("pi-1", wire.Manifest{Generation: 7, NotAfter: notAfter, Deployments: map[string]wire.ManifestEntry{
+				"shop.web": {Revision: 3, Digest: digest}, "default.log": {Revision: 1, Digest: digest}}})
+		},
+		"manifest-empty.json": func() ([]byte, error) {
+			return testSigner(1).Sign("pi-1", wire.Manifest{Generation: 8, NotAfter: notAfter})
+		},
 		"info.json": wire.DeviceInfo{Labels: map[string]string{"group": "a", "arch": "arm64"}, Inventory: wire.Inventory{
 			Hostname: "pi", Architecture: "arm64", OperatingSystem: "Debian GNU/Linux 12 (bookworm)", KernelVersion: "6.1.0",
 			PodmanVersion: "4.3.1", AgentVersion: "0.1.0", CPUModel: "Cortex-A76", CPUCount: 4, MemoryBytes: 8 << 30, DiskBytes: 64 << 30}}.Encode,
@@ -91,19 +95,19 @@ func TestHeartbeatSize(t *testing.T) {
 
 // TestLargestManifestFits: the bounds of the wire must agree with each other.
 func TestLargestManifestFits(t *testing.T) {
-	m := wire.Manifest{Generation: wire.MaxGeneration, Deployments: map[string]wire.ManifestEntry{}}
+	m := wire.Manifest{Generation: wire.MaxGeneration, NotAfter: notAfter, Deployments: map[string]wire.ManifestEntry{}}
 	for i := range wire.MaxDeploymentsPerDevice {
 		name := strings.Repeat("n", 59) + string([]byte{byte('0' + i/1000%10), byte('0' + i/100%10), byte('0' + i/10%10), byte('0' + i%10)})
 		m.Deployments[strings.Repeat("s", 63)+"."+name] = wire.ManifestEntry{Revision: 1 << 40, Digest: digest}
 	}
-	got, err := m.Encode()
+	got, err := testSigner(1, 2, 3, 4).Sign(wire.DeviceID(strings.Repeat("d", 63)), m)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(got) > int(wire.DesiredState.MaxMessageSize) {
 		t.Errorf("the largest manifest has %d bytes, the bucket takes %d", len(got), wire.DesiredState.MaxMessageSize)
 	}
-	if _, err := wire.DecodeManifest(got); err != nil {
+	if _, err := wire.DecodeSignedManifest(got); err != nil {
 		t.Errorf("the largest manifest does not decode: %v", err)
 	}
 }

@@ -44,6 +44,8 @@ type Options struct {
 	Live   client.Reader
 	Events events.EventRecorder
 	Config config.OperatorConfig
+	// Signer signs desired state.
+	Signer *wire.Signer
 	Log    logr.Logger
 	// Now is the time.
 	Now func() time.Time
@@ -88,7 +90,7 @@ type Engine struct {
 // New returns an engine that does nothing yet.
 func New(o Options) *Engine {
 	e := &Engine{
-		o: o, core: fleet.New(fleet.Options{}), lacking: allSources,
+		o: o, core: fleet.New(fleet.Options{Renewal: time.Duration(o.Config.Signing.Validity) / 2}), lacking: allSources,
 		wake: make(chan struct{}, 1), markers: make(chan bus.Entry, 1024), departed: map[wire.DeviceID]bool{},
 	}
 	e.metrics = newMetrics(e)

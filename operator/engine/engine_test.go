@@ -24,7 +24,15 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newEngine(log logr.Logger) *Engine {
-	return New(Options{Log: log, Now: time.Now})
+	seed, err := wire.NewSigningKey()
+	if err != nil {
+		panic(err)
+	}
+	signer, err := wire.NewSigner(seed)
+	if err != nil {
+		panic(err)
+	}
+	return New(Options{Log: log, Now: time.Now, Signer: signer})
 }
 
 // TestPoisonIsBounded: whoever may write keys cannot fill the log or the memory.
@@ -68,17 +76,22 @@ func TestInfoQueueKeepsTheNewest(t *testing.T) {
 // what it names.
 func TestMessages(t *testing.T) {
 	a, b := wire.DeploymentID{Namespace: "n", Name: "a"}, wire.DeploymentID{Namespace: "n", Name: "b"}
-	got, err := messages(fleet.DeviceWrite{
-		Device: "pi-1", Put: []fleet.Put{{Deployment: a, Score: []byte("score")}}, Delete: []wire.DeploymentID{b},
-		Manifest: wire.Manifest{Generation: 3},
+	s := store{e: newEngine(logr.Discard())}
+	m := wire.Manifest{Generation: 3, NotAfter: time.Unix(1_900_000_000, 0)}
+	got, err := s.messages(fleet.DeviceWrite{
+		Device: "pi-1", Put: []fleet.Put{{Deployment: a, Score: []byte("score")}}, Delete: []wire.DeploymentID{b}, Manifest: m,
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := s.e.o.Signer.Sign("pi-1", m)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []bus.Message{
 		{Key: "pi-1.n.a", Value: []byte("score")},
 		{Key: "pi-1.n.b", Delete: true},
-		{Key: "pi-1", Value: []byte(`{"generation":3,"deployments":{}}`)},
+		{Key: "pi-1", Value: signed},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -127,7 +140,7 @@ func TestHolding(t *testing.T) {
 	check("no such stream")
 	e.problem = nil
 	e.core.LoadStored("pi-1", id, score.DigestOf(nil))
-	e.core.LoadManifest("pi-1", wire.Manifest{Generation: 1, Deployments: map[string]wire.ManifestEntry{"n.a": {Digest: score.DigestOf(nil)}}})
+	e.core.LoadManifest("pi-1", wire.Manifest{Generation: 1, Deployments: map[string]wire.ManifestEntry{"n.a": {Digest: score.DigestOf(nil)}}}, true)
 	for _, s := range []source{heartbeatSource, storedSource, infoSource, stateSource} {
 		e.replayed(s)
 	}

@@ -202,13 +202,14 @@ func (s *store) entry(entry bus.Entry) {
 		s.e.poison.found(wire.DesiredState, entry.Key, err)
 		return
 	}
-	manifest, err := wire.DecodeManifest(entry.Value)
+	manifest, err := wire.DecodeSignedManifest(entry.Value)
 	if err != nil {
 		s.e.poison.found(wire.DesiredState, entry.Key, err)
 		return
 	}
+	signed := s.e.o.Signer.Signed(id, manifest)
 	s.e.mu.Lock()
-	s.e.core.LoadManifest(id, manifest)
+	s.e.core.LoadManifest(id, manifest.Manifest, signed)
 	s.e.mu.Unlock()
 }
 
@@ -217,7 +218,7 @@ func (s *store) entry(entry bus.Entry) {
 func (s *store) flush(ctx context.Context) (devices int, err error) {
 	for {
 		s.e.mu.Lock()
-		writes := s.e.core.TakeWrites(batchMessages)
+		writes := s.e.core.TakeWrites(s.e.o.Now(), batchMessages)
 		s.e.mu.Unlock()
 		if len(writes) == 0 {
 			break
@@ -239,7 +240,7 @@ func (s *store) write(ctx context.Context, writes []fleet.DeviceWrite) error {
 	units := make([][]bus.Message, len(writes))
 	var encodeErr error
 	for i, w := range writes {
-		if units[i], encodeErr = messages(w); encodeErr != nil {
+		if units[i], encodeErr = s.messages(w); encodeErr != nil {
 			break
 		}
 	}
@@ -268,7 +269,7 @@ func (s *store) write(ctx context.Context, writes []fleet.DeviceWrite) error {
 
 // messages is one atomic write; the manifest comes last, so that a device that
 // hears of it finds the rest stored.
-func messages(w fleet.DeviceWrite) ([]bus.Message, error) {
+func (s *store) messages(w fleet.DeviceWrite) ([]bus.Message, error) {
 	unit := make([]bus.Message, 0, w.Messages())
 	for _, put := range w.Put {
 		unit = append(unit, bus.Message{Key: wire.DeploymentKey(w.Device, put.Deployment), Value: put.Score})
@@ -276,24 +277,28 @@ func messages(w fleet.DeviceWrite) ([]bus.Message, error) {
 	for _, dep := range w.Delete {
 		unit = append(unit, bus.Message{Key: wire.DeploymentKey(w.Device, dep), Delete: true})
 	}
-	manifest, err := w.Manifest.Encode()
+	manifest, err := s.e.o.Signer.Sign(w.Device, w.Manifest)
 	if err != nil {
-		return nil, fmt.Errorf("device %q: %w", w.Device, err)
+		return nil, err
 	}
 	return append(unit, bus.Message{Key: wire.DeviceKey(w.Device), Value: manifest}), nil
 }
 
-// audit recounts some Deployments, and compares the bucket with what it shall be
-// by loading it and writing what is missing. Every difference is a bug, or
-// somebody else wrote.
+// audit renews what is signed, recounts some Deployments, and compares the bucket
+// with what it shall be by loading it and writing what is missing. Every
+// difference is a bug, or somebody else wrote.
 func (s *store) audit(ctx context.Context) error {
 	s.e.mu.Lock()
+	s.e.core.Renew(s.e.o.Now())
 	differences, changes := s.e.core.Audit(auditSample), s.e.changes
 	s.e.mu.Unlock()
 	for _, d := range differences {
 		s.e.metrics.differences.Inc()
 		s.e.o.Log.Error(nil, "an audit found a wrong counter", "deployment", d.Deployment.String(),
 			"counter", d.Counter, "counted", d.Counted, "recounted", d.Recounted)
+	}
+	if _, err := s.flush(ctx); err != nil {
+		return err
 	}
 	s.loaded = false
 	if err := s.load(ctx); err != nil {

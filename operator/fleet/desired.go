@@ -1,8 +1,10 @@
 package fleet
 
 import (
+	"hash/fnv"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
@@ -17,6 +19,10 @@ type desired struct {
 	// same, and a device may have read what the store has lost since.
 	// agent is the one that the device says it holds.
 	generation, issued, agent uint64
+	// notAfter of the stored manifest, in Unix seconds. foreign says that it is
+	// not signed as it would be now.
+	notAfter int64
+	foreign  bool
 	// flight is the write that was taken and is not certain to be stored. While
 	// it is sent it is in flight; after it failed it is sent again as it was,
 	// because only then is it known what the store holds.
@@ -35,18 +41,44 @@ func (f *Fleet) replan(d *device) {
 	}
 }
 
+// Renew has the manifests written anew that are to be renewed by now.
+func (f *Fleet) Renew(now time.Time) {
+	for _, d := range f.devices {
+		if f.stale(d, now) {
+			f.replan(d)
+		}
+	}
+}
+
+// stale reports whether the stored manifest is to be replaced though it says what
+// it should. That of a device without a resource is left to expire.
+func (f *Fleet) stale(d *device, now time.Time) bool {
+	return d.known && d.generation > 0 && (d.foreign || d.notAfter < f.notAfter(d, now).Unix())
+}
+
+// notAfter is how long a manifest is valid that is written now. Time is cut into
+// periods, each device's at another moment so that renewals spread, and the end
+// is that of the next period: operators that race write the same.
+func (f *Fleet) notAfter(d *device, now time.Time) time.Time {
+	hash := fnv.New64a()
+	_, _ = hash.Write([]byte(d.id)) // never fails
+	period := f.options.Renewal.Truncate(time.Second)
+	phase := time.Duration(hash.Sum64()%uint64(period/time.Second)) * time.Second
+	return now.Add(-phase).Truncate(period).Add(phase + 2*period)
+}
+
 // TakeWrites takes desired state to write, at most maxMessages messages but at
 // least one write when there is any, in the order of the device ids. What is
 // taken is in flight until Written, and there is at most one write in flight for
 // a device.
-func (f *Fleet) TakeWrites(maxMessages int) []DeviceWrite {
+func (f *Fleet) TakeWrites(now time.Time, maxMessages int) []DeviceWrite {
 	if !f.converged {
 		return nil
 	}
 	var taken []DeviceWrite
 	for room := maxMessages; len(f.dirty) > 0 && room > 0; {
 		d := f.dirty[0]
-		w, moved := f.plan(d)
+		w, moved := f.plan(d, now)
 		if moved && len(taken) > 0 && w.Messages() > room {
 			break
 		}
@@ -97,7 +129,7 @@ func (f *Fleet) Written(w DeviceWrite, ok bool) {
 
 // plan is the next write of a device; moved is false when its desired state is
 // stored.
-func (f *Fleet) plan(d *device) (w DeviceWrite, moved bool) {
+func (f *Fleet) plan(d *device, now time.Time) (w DeviceWrite, moved bool) {
 	if d.flight != nil {
 		return *d.flight, true
 	}
@@ -107,11 +139,11 @@ func (f *Fleet) plan(d *device) (w DeviceWrite, moved bool) {
 	// An agent that holds a higher generation than the store says that the store
 	// was lost: it listens only to one that is higher still.
 	lost := d.known && d.agent > d.generation
-	if len(drops)+len(sets) == 0 && !lost {
+	if len(drops)+len(sets) == 0 && !lost && !f.stale(d, now) {
 		return DeviceWrite{}, false
 	}
 	w = d.write(drops, sets)
-	w.epoch = f.epoch
+	w.epoch, w.Manifest.NotAfter = f.epoch, f.notAfter(d, now)
 	return w, true
 }
 

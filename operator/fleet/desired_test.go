@@ -18,14 +18,14 @@ func TestFirstWrite(t *testing.T) {
 	w.setDevice("a", map[string]string{"env": "prod"})
 	w.setDevice("b", nil)
 	w.setDeployment(Deployment{ID: testID("web"), Score: data, Digest: digest, Selector: metav1.LabelSelector{MatchLabels: map[string]string{"env": "prod"}}})
-	if got := w.f.TakeWrites(100); len(got) > 0 {
+	if got := w.f.TakeWrites(w.now, 100); len(got) > 0 {
 		t.Fatalf("written before Converge: %+v", got)
 	}
 	w.f.Converge()
-	got := w.f.TakeWrites(100)
+	got := w.f.TakeWrites(w.now, 100)
 	want := []DeviceWrite{{
 		Device: "a", Put: []Put{{Deployment: testID("web"), Score: data}},
-		Manifest: wire.Manifest{Generation: 1, Deployments: map[string]wire.ManifestEntry{"default.web": {Revision: 1, Digest: digest}}},
+		Manifest: wire.Manifest{Generation: 1, NotAfter: w.f.notAfter(w.f.byID["a"], w.now), Deployments: map[string]wire.ManifestEntry{"default.web": {Revision: 1, Digest: digest}}},
 	}}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(DeviceWrite{})); diff != "" {
 		t.Fatalf("(-want +got):\n%s", diff)
@@ -36,8 +36,8 @@ func TestFirstWrite(t *testing.T) {
 	w.f.Written(got[0], true)
 	w.f.Written(got[0], true) // said twice
 	w.f.SetDevice("a", nil, nil)
-	got = w.f.TakeWrites(100)
-	want = []DeviceWrite{{Device: "a", Delete: []wire.DeploymentID{testID("web")}, Manifest: wire.Manifest{Generation: 2}}}
+	got = w.f.TakeWrites(w.now, 100)
+	want = []DeviceWrite{{Device: "a", Delete: []wire.DeploymentID{testID("web")}, Manifest: wire.Manifest{Generation: 2, NotAfter: got[0].Manifest.NotAfter}}}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(DeviceWrite{}), cmpopts.EquateEmpty()); diff != "" {
 		t.Fatalf("the manifest is written empty and never deleted (-want +got):\n%s", diff)
 	}
@@ -102,12 +102,12 @@ func TestGeneration(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := manyWorld(1)
 			if tc.stored > 0 {
-				w.f.LoadManifest("a", wire.Manifest{Generation: tc.stored})
+				w.f.LoadManifest("a", wire.Manifest{Generation: tc.stored, NotAfter: w.now.Add(2 * DefaultRenewal)}, true)
 			}
 			w.heartbeat("a", wire.Heartbeat{Session: "0000000a", Generation: tc.agent})
 			var got []uint64
 			for range 3 {
-				for _, dw := range w.f.TakeWrites(100) {
+				for _, dw := range w.f.TakeWrites(w.now, 100) {
 					got = append(got, dw.Manifest.Generation)
 					w.f.Written(dw, true)
 				}

@@ -11,7 +11,13 @@ type Options struct {
 	// HeartbeatTimeout is how long after its last heartbeat a device counts as
 	// unreachable; 0 means wire.HeartbeatTimeout.
 	HeartbeatTimeout time.Duration
+	// Renewal is the time between two manifests of a device for which nothing
+	// changes: each is valid for one to two of it. 0 means DefaultRenewal.
+	Renewal time.Duration
 }
+
+// DefaultRenewal lets a manifest be taken over for 15 to 30 days.
+const DefaultRenewal = 15 * 24 * time.Hour
 
 // Fleet is everything that the operator knows, and what follows from it.
 type Fleet struct {
@@ -50,6 +56,9 @@ type Fleet struct {
 func New(o Options) *Fleet {
 	if o.HeartbeatTimeout == 0 {
 		o.HeartbeatTimeout = wire.HeartbeatTimeout
+	}
+	if o.Renewal == 0 {
+		o.Renewal = DefaultRenewal
 	}
 	return &Fleet{
 		options: o, index: newIndex(), deaf: true,

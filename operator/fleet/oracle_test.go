@@ -21,7 +21,7 @@ import (
 // take takes writes and holds each that is made anew against what is allowed.
 func (w *world) take(t tester, messages int) []DeviceWrite {
 	t.Helper()
-	taken := w.f.TakeWrites(messages)
+	taken := w.f.TakeWrites(w.now, messages)
 	if !slices.IsSortedFunc(taken, func(a, b DeviceWrite) int { return strings.Compare(string(a.Device), string(b.Device)) }) {
 		t.Fatalf("writes are not sorted")
 	}
@@ -166,6 +166,7 @@ func (w *world) checkCounters(t tester) {
 func (w *world) checkSettled(t tester) {
 	t.Helper()
 	for id, s := range w.store {
+		w.checkSigned(t, id, s)
 		for dep := range maps.Keys(w.f.deployments) {
 			w.checkPlace(t, s, pairKey{id, dep})
 		}
@@ -183,6 +184,18 @@ func (w *world) checkSettled(t tester) {
 		if b.heartbeat.Generation > 0 && (s == nil || s.manifest == nil || s.manifest.Generation < b.heartbeat.Generation) {
 			t.Fatalf("%s holds generation %d, which is above the stored manifest's", id, b.heartbeat.Generation)
 		}
+	}
+}
+
+// checkSigned wants each manifest that matters to be signed, and valid for one to
+// two periods.
+func (w *world) checkSigned(t tester, id wire.DeviceID, s *shelf) {
+	t.Helper()
+	if s.manifest == nil || w.devices[id] == nil {
+		return
+	}
+	if left := s.manifest.NotAfter.Sub(w.now); s.foreign || left <= DefaultRenewal || left > 2*DefaultRenewal {
+		t.Fatalf("manifest of %s: foreign is %v, and it is valid for %s more", id, s.foreign, left)
 	}
 }
 
@@ -214,7 +227,7 @@ func (w *world) checkPlace(t tester, s *shelf, k pairKey) {
 // checkQuiet wants no effect at all.
 func (w *world) checkQuiet(t tester) {
 	t.Helper()
-	if effects := w.f.TakeWrites(1000); len(effects) > 0 {
+	if effects := w.f.TakeWrites(w.now, 1000); len(effects) > 0 {
 		t.Fatalf("writes without a cause: %+v", effects)
 	}
 	if effects := w.f.TakeStatus(w.now, 100); len(effects) > 0 {

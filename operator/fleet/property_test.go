@@ -131,6 +131,15 @@ func (w *world) events(random *rand.Rand) map[string]func(*rapid.T) {
 			}
 			w.f.Converge()
 		},
+		"days pass": func(t *rapid.T) {
+			w.now = w.now.Add(time.Duration(rapid.IntRange(1, 40).Draw(t, "days")) * 24 * time.Hour)
+		},
+		"signing key changes": func(t *rapid.T) {
+			for _, s := range w.store {
+				s.foreign = true
+			}
+			w.restart(random)
+		},
 		"store is read again": func(t *rapid.T) { w.reload(t, random) },
 		"store is lost": func(t *rapid.T) {
 			for _, s := range w.store {
@@ -212,6 +221,8 @@ func (w *world) drawStore(t *rapid.T) {
 		s := w.shelf(k.device)
 		if s.manifest == nil {
 			s.manifest = &wire.Manifest{Generation: rapid.Uint64Range(1, 9).Draw(t, "generation"), Deployments: map[string]wire.ManifestEntry{}}
+			s.foreign = rapid.Bool().Draw(t, "foreign")
+			s.manifest.NotAfter = w.now.Add(time.Duration(rapid.IntRange(-10, 20).Draw(t, "days left")) * 24 * time.Hour)
 		}
 		_, digest := testScore(rapid.IntRange(0, 2).Draw(t, "version"))
 		kind := rapid.SampledFrom([]string{"whole", "whole", "only entry", "only key"}).Draw(t, "kind")

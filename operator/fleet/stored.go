@@ -16,9 +16,10 @@ func internDigest(d score.Digest) digest {
 	return unique.Make(d)
 }
 
-// LoadManifest tells what manifest the broker's store holds for a device. It is
-// ignored while a write to the device is not certain to have ended.
-func (f *Fleet) LoadManifest(id wire.DeviceID, m wire.Manifest) {
+// LoadManifest tells what manifest the broker's store holds for a device, and
+// whether it is signed as it would be now. It is ignored while a write to the
+// device is not certain to have ended.
+func (f *Fleet) LoadManifest(id wire.DeviceID, m wire.Manifest, signed bool) {
 	d := f.device(id)
 	if d.flight != nil {
 		return
@@ -28,6 +29,7 @@ func (f *Fleet) LoadManifest(id wire.DeviceID, m wire.Manifest) {
 		f.record(d, f.deployment(wire.DeploymentID{Namespace: namespace, Name: name}))
 	}
 	f.storeManifest(d, m)
+	d.foreign = !signed
 	f.replan(d)
 }
 
@@ -49,6 +51,7 @@ func (f *Fleet) LoadStored(id wire.DeviceID, dep wire.DeploymentID, stored score
 func (f *Fleet) storeManifest(d *device, m wire.Manifest) {
 	d.generation = m.Generation
 	d.issued = max(d.issued, m.Generation)
+	d.notAfter, d.foreign = m.NotAfter.Unix(), false
 	for i := range d.records {
 		r := &d.records[i]
 		entry := m.Deployments[r.deployment.token]

@@ -62,6 +62,7 @@ type beat struct {
 // shelf is what desired-state holds for one device.
 type shelf struct {
 	manifest *wire.Manifest
+	foreign  bool // the manifest is not signed as it would be now
 	keys     map[wire.DeploymentID]score.Digest
 	issued   uint64       // highest generation that was ever taken
 	failed   *DeviceWrite // whose end is not known
@@ -194,7 +195,7 @@ func (w *world) storeEvents(f *Fleet) map[string]func() {
 	events := map[string]func(){}
 	for id, s := range w.store {
 		if s.manifest != nil {
-			events["manifest "+string(id)] = func() { f.LoadManifest(id, *s.manifest) }
+			events["manifest "+string(id)] = func() { f.LoadManifest(id, *s.manifest, !s.foreign) }
 		}
 		for dep, digest := range s.keys {
 			events["stored "+wire.DeploymentKey(id, dep)] = func() { f.LoadStored(id, dep, digest) }
@@ -238,7 +239,7 @@ func (w *world) land(t tester, dw DeviceWrite) {
 			t.Fatalf("%s on %s: manifest says %s, stored is %s", put.Deployment, dw.Device, entry.Digest, s.keys[put.Deployment])
 		}
 	}
-	s.manifest = &dw.Manifest
+	s.manifest, s.foreign = &dw.Manifest, false
 }
 
 // settle carries effects out until there are none. confirm makes live reads of
@@ -255,6 +256,7 @@ func (w *world) settle(t tester, confirm bool) {
 				}
 			}
 		}
+		w.f.Renew(w.now)
 		writes := w.take(t, 1000)
 		for _, dw := range writes {
 			w.land(t, dw)

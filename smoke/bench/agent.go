@@ -81,6 +81,7 @@ func (d *device) start(ctx context.Context, dir string) (err error) {
 	}
 	c := config.AgentDefaults()
 	c.Agent.DeviceID, c.Agent.StateDir = string(agentDevice), filepath.Join(dir, "agent")
+	c.Agent.TrustedKeys = d.broker.TrustedKeys()
 	c.NATS, c.Credentials = d.broker.NATS(), d.broker.Device(agentDevice)
 	c.Podman.Socket = d.podman.Socket()
 	file, err := toml.Marshal(c)
@@ -161,7 +162,7 @@ func (d *device) runContainers(ctx context.Context) (err error) {
 		return err
 	}
 	defer conn.Close()
-	unit, err := desired(reg.Ref(imageName))
+	unit, err := d.desired(reg.Ref(imageName))
 	if err != nil {
 		return err
 	}
@@ -182,20 +183,20 @@ func (d *device) runContainers(ctx context.Context) (err error) {
 }
 
 // desired is the desired state of the device: one container per Deployment.
-func desired(image string) ([]bus.Message, error) {
+func (d *device) desired(image string) ([]bus.Message, error) {
 	var unit []bus.Message
-	manifest := wire.Manifest{Generation: 1, Deployments: map[string]wire.ManifestEntry{}}
+	entries := map[string]wire.ManifestEntry{}
 	for i := range containers {
 		id := wire.DeploymentID{Namespace: "bench", Name: fmt.Sprintf("app-%02d", i)}
 		canonical, err := score.Encode(score.Score{PodmanV0: &score.PodmanV0{Services: []score.Service{{Name: "web", Image: image}}}})
 		if err != nil {
 			return nil, err
 		}
-		manifest.Deployments[id.Token()] = wire.ManifestEntry{Revision: 1, Digest: score.DigestOf(canonical)}
+		entries[id.Token()] = wire.ManifestEntry{Revision: 1, Digest: score.DigestOf(canonical)}
 		unit = append(unit, bus.Message{Key: wire.DeploymentKey(agentDevice, id), Value: canonical})
 	}
-	encoded, err := manifest.Encode()
-	return append(unit, bus.Message{Key: wire.DeviceKey(agentDevice), Value: encoded}), err
+	manifest, err := d.broker.Manifest(agentDevice, 1, entries)
+	return append(unit, bus.Message{Key: wire.DeviceKey(agentDevice), Value: manifest}), err
 }
 
 // succeeded counts the Deployments that the device reports as succeeded; last is

@@ -71,7 +71,7 @@ func newFleet(devices int) (*fleet.Fleet, []fleet.DeviceWrite) {
 func drain(f *fleet.Fleet) []fleet.DeviceWrite {
 	var all []fleet.DeviceWrite
 	for {
-		writes := f.TakeWrites(10_000)
+		writes := f.TakeWrites(time.Now(), 10_000)
 		if len(writes) == 0 {
 			return all
 		}
@@ -230,16 +230,24 @@ func (b *bench) heap(context.Context) error {
 // does in an operator.
 func report(f *fleet.Fleet, writes []fleet.DeviceWrite) error {
 	now := time.Now()
+	seed, err := wire.NewSigningKey()
+	if err != nil {
+		return err
+	}
+	signer, err := wire.NewSigner(seed)
+	if err != nil {
+		return err
+	}
 	for i, w := range writes {
-		stored, err := w.Manifest.Encode()
+		stored, err := signer.Sign(w.Device, w.Manifest)
 		if err != nil {
 			return err
 		}
-		manifest, err := wire.DecodeManifest(stored)
+		manifest, err := wire.DecodeSignedManifest(stored)
 		if err != nil {
 			return err
 		}
-		f.LoadManifest(w.Device, manifest)
+		f.LoadManifest(w.Device, manifest.Manifest, true)
 		for _, put := range w.Put {
 			digest := score.DigestOf(put.Score)
 			f.LoadStored(w.Device, put.Deployment, digest)

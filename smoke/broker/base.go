@@ -46,10 +46,12 @@ type Options struct {
 	Shape func(*jetstream.StreamConfig) bool
 }
 
-// base is what both kinds of brokers share: the layout and the users.
+// base is what both kinds of brokers share: the layout, the users, and the key
+// that signs for the operator.
 type base struct {
 	options Options
 	tempDir bool
+	signing signing
 
 	mu    sync.Mutex
 	users map[string][]user // by account, with mu
@@ -70,6 +72,10 @@ func newBase(options Options) (*base, error) {
 			return nil, fmt.Errorf("choosing the broker's port: %w", err)
 		}
 		b.options.Port = port
+	}
+	var err error
+	if b.signing, err = newSigning(b.options.Dir); err != nil {
+		return nil, err
 	}
 	operator, admin := wire.OperatorPermissions(), wire.AdminPermissions()
 	// An id that is a wildcard stands for every device; only here, because what

@@ -159,7 +159,7 @@ func (e *environment) startOperator(ctx context.Context) error {
 		return err
 	}
 	config := v1alpha1.OperatorDefaults()
-	config.NATS, config.Credentials = e.broker.NATS(), e.broker.Operator()
+	config.NATS, config.Credentials, config.Signing = e.broker.NATS(), e.broker.Operator(), e.broker.Signing()
 	config.LeaderElection.Enabled = false // it is alone, and starts at once
 	config.MetricsAddress, config.ProbeAddress = "0", "127.0.0.1:"+strconv.Itoa(probes)
 	file := e.path("operator.yaml")
@@ -194,6 +194,7 @@ func (e *environment) startDevices(ctx context.Context) (err error) {
 func (e *environment) startAgent(ctx context.Context, d *device) error {
 	config := v1alpha1.AgentDefaults()
 	config.Agent.DeviceID, config.Agent.StateDir = string(d.id), e.path(string(d.id))
+	config.Agent.TrustedKeys = e.broker.TrustedKeys()
 	config.NATS, config.Credentials = e.broker.NATS(), e.broker.Device(d.id)
 	config.Labels = d.labels
 	config.Podman.Socket = d.podman.Socket()

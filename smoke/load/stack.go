@@ -85,7 +85,7 @@ func startStack(ctx context.Context, o Options) (_ *stack, err error) {
 // startOperator starts the operator and returns when it is ready.
 func (s *stack) startOperator(ctx context.Context, o Options) error {
 	c := config.OperatorDefaults()
-	c.NATS, c.Credentials = s.broker.NATS(), s.broker.Operator()
+	c.NATS, c.Credentials, c.Signing = s.broker.NATS(), s.broker.Operator(), s.broker.Signing()
 	c.LeaderElection.Namespace = operatorNamespace
 	c.Status.PatchesPerSecond = o.Patches
 	for _, address := range []*string{&c.MetricsAddress, &c.ProbeAddress, &c.ProfileAddress} {

@@ -206,7 +206,7 @@ func (s *store) read(ctx context.Context) (desired, error) {
 			d.scores[key] = score.DigestOf(next.Data())
 			continue
 		}
-		manifest, err := wire.DecodeManifest(next.Data())
+		manifest, err := wire.DecodeSignedManifest(next.Data())
 		if err != nil {
 			return d, fmt.Errorf("manifest of %s: %w", key, err)
 		}

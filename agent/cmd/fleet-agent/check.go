@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/nationtech/harmony-fleet/agent/bus"
 	"github.com/nationtech/harmony-fleet/agent/config"
 	"github.com/nationtech/harmony-fleet/agent/podman"
+	"github.com/nationtech/harmony-fleet/agent/store"
 	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 )
 
@@ -62,7 +64,14 @@ func tryPodman(ctx context.Context, cfg v1alpha1.AgentConfig) (string, error) {
 
 // tryBroker connects, logs in, and uses the permissions that the agent needs.
 func tryBroker(ctx context.Context, cfg v1alpha1.AgentConfig) (string, error) {
-	findings, err := bus.Probe(ctx, agent.Target(cfg))
+	target := agent.Target(cfg)
+	if files, err := store.Open(cfg.Agent.StateDir); err == nil {
+		// Keys that the operator replaced since the configuration was written.
+		if report, err := files.LoadReport(); err == nil {
+			target.TrustedKeys = append(slices.Clone(target.TrustedKeys), report.TrustedKeys...)
+		}
+	}
+	findings, err := bus.Probe(ctx, target)
 	if err != nil {
 		return "", err
 	}

@@ -60,6 +60,7 @@ func (s settings) write(t *testing.T) string {
 	path := filepath.Join(s.dir, "config.toml")
 	content := fmt.Sprintf(`[agent]
 device_id = "pi-4"
+trusted_keys = ["OCFIRY65OQE7DFP5KLNS2PF2LVZMUZYJX4OZIEQ36N2IQANUB5XVYOCS"]
 state_dir = %q
 [nats]
 urls = [%q]

@@ -24,6 +24,10 @@ type AgentConfig struct {
 type AgentSection struct {
 	// DeviceID of this device: a DNS label, and nobody else's.
 	DeviceID string `toml:"device_id"`
+	// TrustedKeys are the public nkeys ("O…") of the operator, which signs what the
+	// device shall run. They are where trust begins: a signed change of the
+	// operator's keys is followed.
+	TrustedKeys []string `toml:"trusted_keys"`
 	// StateDir keeps the last desired state across power cuts.
 	StateDir string `toml:"state_dir"`
 	// LogLevel is debug, info, warn or error.
@@ -80,6 +84,9 @@ func (c AgentConfig) Validate() error {
 	var errs []error
 	if _, err := wire.ParseDeviceID(c.Agent.DeviceID); err != nil {
 		errs = append(errs, fmt.Errorf("[agent] device_id: %w", err))
+	}
+	if err := validTrust(c.Agent.TrustedKeys); err != nil {
+		errs = append(errs, fmt.Errorf("[agent] trusted_keys: %w", err))
 	}
 	if !filepath.IsAbs(c.Agent.StateDir) {
 		errs = append(errs, fmt.Errorf("[agent] state_dir: %q is not an absolute path", c.Agent.StateDir))
@@ -138,6 +145,18 @@ func (c Credentials) Validate() error {
 		return errors.New(`type: missing; write type = "password"`)
 	}
 	return fmt.Errorf(`type: %q is unknown; this version knows "password"`, c.Type)
+}
+
+func validTrust(keys []string) error {
+	if len(keys) == 0 || len(keys) > wire.MaxSigners {
+		return fmt.Errorf("names %d keys, want 1 to %d: the operator logs its public keys when it starts", len(keys), wire.MaxSigners)
+	}
+	for _, key := range keys {
+		if err := wire.CheckSigningKey(key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func validLogLevel(level string) error {

@@ -10,6 +10,7 @@ import (
 func validAgent() v1alpha1.AgentConfig {
 	c := v1alpha1.AgentDefaults()
 	c.Agent.DeviceID = "pi-42"
+	c.Agent.TrustedKeys = []string{"OCFIRY65OQE7DFP5KLNS2PF2LVZMUZYJX4OZIEQ36N2IQANUB5XVYOCS"}
 	c.NATS.URLs = []string{"tls://nats.example.com:4222"}
 	c.Credentials = v1alpha1.Credentials{Type: "password", User: "pi-42", PasswordFile: "/etc/fleet-agent/password"}
 	return c
@@ -36,6 +37,9 @@ func TestAgentValidateNamesTheField(t *testing.T) {
 		"no credentials":         {func(c *v1alpha1.AgentConfig) { c.Credentials = v1alpha1.Credentials{} }, "[credentials] type"},
 		"two passwords":          {func(c *v1alpha1.AgentConfig) { c.Credentials.Password = "x" }, "[credentials]"},
 		"odd log level":          {func(c *v1alpha1.AgentConfig) { c.Agent.LogLevel = "loud" }, "[agent] log_level"},
+		"no trusted key":         {func(c *v1alpha1.AgentConfig) { c.Agent.TrustedKeys = nil }, "[agent] trusted_keys"},
+		"five trusted keys":      {func(c *v1alpha1.AgentConfig) { c.Agent.TrustedKeys = make([]string, 5) }, "[agent] trusted_keys"},
+		"a secret as trust":      {func(c *v1alpha1.AgentConfig) { c.Agent.TrustedKeys = []string{"SOAKEYS"} }, "[agent] trusted_keys"},
 		"label without a key":    {func(c *v1alpha1.AgentConfig) { c.Labels = map[string]string{"": "x"} }, "[labels]"},
 	}
 	for name, c := range cases {
@@ -56,6 +60,9 @@ func TestOperatorValidateNamesTheField(t *testing.T) {
 		"no broker":          {func(c *v1alpha1.OperatorConfig) { c.NATS.URLs = nil }, "nats: urls"},
 		"no namespace":       {func(c *v1alpha1.OperatorConfig) { c.LeaderElection.Namespace = "" }, "leaderElection.namespace"},
 		"no patches allowed": {func(c *v1alpha1.OperatorConfig) { c.Status.PatchesPerSecond = 0 }, "status.patchesPerSecond"},
+		"no signing key":     {func(c *v1alpha1.OperatorConfig) { c.Signing.KeyFiles = nil }, "signing: keyFiles"},
+		"five signing keys":  {func(c *v1alpha1.OperatorConfig) { c.Signing.KeyFiles = make([]string, 5) }, "signing: keyFiles"},
+		"a short validity":   {func(c *v1alpha1.OperatorConfig) { c.Signing.Validity = 1 }, "signing: validity"},
 		"no audit":           {func(c *v1alpha1.OperatorConfig) { c.AuditInterval = 0 }, "auditInterval"},
 		"odd log level":      {func(c *v1alpha1.OperatorConfig) { c.LogLevel = "loud" }, "logLevel"},
 	}
@@ -64,6 +71,7 @@ func TestOperatorValidateNamesTheField(t *testing.T) {
 			config := v1alpha1.OperatorDefaults()
 			config.NATS.URLs = []string{"nats://nats:4222"}
 			config.Credentials = v1alpha1.Credentials{Type: "password", User: "operator", Password: "secret"}
+			config.Signing.KeyFiles = []string{"/etc/fleet-operator/signing.seed"}
 			c.change(&config)
 			expectError(t, config.Validate(), c.want)
 		})

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
 // OperatorConfig is the operator's configuration file, in YAML.
@@ -11,6 +13,8 @@ type OperatorConfig struct {
 	// NATS says how to reach the broker, Credentials as whom.
 	NATS        NATSSection `json:"nats"`
 	Credentials Credentials `json:"credentials"`
+	// Signing is how desired state is signed.
+	Signing Signing `json:"signing"`
 	// LeaderElection lets one of several replicas work at a time.
 	LeaderElection LeaderElection `json:"leaderElection"`
 	// Status bounds what the status costs the API server.
@@ -31,6 +35,33 @@ type OperatorConfig struct {
 	LogLevel string `json:"logLevel"`
 }
 
+// Signing is how desired state is signed, so that devices need not trust the
+// broker.
+type Signing struct {
+	// KeyFiles hold the seeds of operator nkeys ("SO…"), one in each. All of them
+	// sign: to replace a key, put the new one beside it, and take the old one away
+	// when every device that matters has been online since.
+	KeyFiles []string `json:"keyFiles"`
+	// Validity is how long at most a device that comes back may take over what
+	// was signed before, and half of it at least: then it is signed anew. What a
+	// device has taken over goes on for ever.
+	Validity Duration `json:"validity"`
+}
+
+// Validate reports what is wrong with the section.
+func (s Signing) Validate() error {
+	if len(s.KeyFiles) == 0 || len(s.KeyFiles) > wire.MaxSigners {
+		return fmt.Errorf("keyFiles: names %d files, want 1 to %d with the seed of an operator nkey in each", len(s.KeyFiles), wire.MaxSigners)
+	}
+	if s.Validity < Duration(minValidity) {
+		return fmt.Errorf("validity: must be at least %s", minValidity)
+	}
+	return nil
+}
+
+// minValidity is far above the time in which renewals are noticed.
+const minValidity = 24 * time.Hour
+
 // LeaderElection is the Lease that the working replica holds.
 type LeaderElection struct {
 	Enabled   bool   `json:"enabled"`
@@ -47,6 +78,7 @@ type StatusBudget struct {
 // OperatorDefaults is what holds where the file is silent.
 func OperatorDefaults() OperatorConfig {
 	return OperatorConfig{
+		Signing:        Signing{Validity: Duration(30 * 24 * time.Hour)},
 		LeaderElection: LeaderElection{Enabled: true, Namespace: "fleet-system"},
 		Status:         StatusBudget{PatchesPerSecond: 200},
 		DeleteTimeout:  Duration(time.Minute),
@@ -65,6 +97,9 @@ func (c OperatorConfig) Validate() error {
 	}
 	if err := c.Credentials.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("credentials: %w", err))
+	}
+	if err := c.Signing.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("signing: %w", err))
 	}
 	if c.LeaderElection.Enabled && c.LeaderElection.Namespace == "" {
 		errs = append(errs, errors.New("leaderElection.namespace: must not be empty"))

@@ -143,6 +143,7 @@ func example() string {
 	c := config.OperatorDefaults()
 	c.NATS.URLs = []string{"tls://nats.fleet-system.svc:4222"}
 	c.Credentials = config.Credentials{Type: config.CredentialPassword, User: "operator", PasswordFile: "/etc/fleet-operator/password"}
+	c.Signing.KeyFiles = []string{"/etc/fleet-operator/signing.seed"}
 	data, err := yaml.Marshal(c)
 	if err != nil {
 		panic(errors.Join(errors.New("encoding the defaults"), err)) // strings and numbers alone

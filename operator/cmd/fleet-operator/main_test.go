@@ -12,7 +12,7 @@ import (
 )
 
 func TestReadConfig(t *testing.T) {
-	const good = "nats: {urls: [nats://127.0.0.1:4222]}\ncredentials: {type: password, user: operator, password: secret}\n"
+	const good = "nats: {urls: [nats://127.0.0.1:4222]}\ncredentials: {type: password, user: operator, password: secret}\nsigning: {keyFiles: [/etc/seed]}\n"
 	cases := map[string]struct {
 		reason, content, want string // want is in the error
 	}{
