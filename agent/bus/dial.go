@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -25,13 +24,12 @@ const connectTimeout = 10 * time.Second
 // desired state and with every failure told, which the client's own reconnects
 // leave out in part.
 func dial(ctx context.Context, to Target, more ...nats.Option) (*nats.Conn, error) {
-	password, err := password(to)
+	login, err := login(to)
 	if err != nil {
 		return nil, err
 	}
 	options := append([]nats.Option{
 		nats.Name("fleet-agent " + string(to.Device)),
-		nats.UserInfo(to.Credentials.User, password),
 		nats.CustomInboxPrefix(wire.InboxPrefix(to.Device)),
 		nats.NoReconnect(),
 		nats.Timeout(connectTimeout),
@@ -40,7 +38,7 @@ func dial(ctx context.Context, to Target, more ...nats.Option) (*nats.Conn, erro
 		// within two heartbeats.
 		nats.PingInterval(wire.HeartbeatInterval),
 		nats.MaxPingsOutstanding(1),
-	}, more...)
+	}, append(login, more...)...)
 	if file := to.NATS.CAFile; file != "" {
 		options = append(options, nats.RootCAs(file))
 	}
@@ -49,19 +47,6 @@ func dial(ctx context.Context, to Target, more ...nats.Option) (*nats.Conn, erro
 		return nil, explain(to, err)
 	}
 	return nc, nil
-}
-
-// password reads the password file at each connect: it may have been renewed.
-func password(to Target) (string, error) {
-	file := to.Credentials.PasswordFile
-	if file == "" {
-		return to.Credentials.Password, nil
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("reading [credentials] password_file: %w", err)
-	}
-	return strings.TrimSpace(string(data)), nil
 }
 
 // dialer ends a connection with its context, also one that hangs in a handshake.
@@ -97,7 +82,7 @@ func explain(to Target, err error) error {
 	)
 	switch {
 	case errors.Is(err, nats.ErrAuthorization):
-		return fmt.Errorf("the broker at %s refused the login of user %q: wrong user or password; check [credentials]: %w", urls, to.Credentials.User, err)
+		return fmt.Errorf("the broker at %s refused the login of %s; check [credentials]: %w", urls, who(to), err)
 	case errors.Is(err, nats.ErrNoServers):
 		return fmt.Errorf("nothing listens at %s; check [nats] urls and whether the broker runs: %w", urls, err)
 	case errors.As(err, &dns):

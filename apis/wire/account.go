@@ -8,16 +8,19 @@ const (
 	// device could have the server write into another device's keys through the
 	// reply subject of an acknowledgement.
 	AccountDevices = "DEVICES"
+	// AccountAuth holds the auth callout and nothing else: what it hears has the
+	// tokens of everybody.
+	AccountAuth = "AUTH"
 )
 
-// Account is one account of the broker: what it lends to the other and takes
-// from it.
+// Account is one account of the broker: what it lends to another and takes from
+// it.
 type Account struct {
 	Name      string
 	JetStream bool
-	// Exports are lent to the other account alone.
+	// Exports are lent to the account that they name alone.
 	Exports []Exchange
-	// Imports are taken from the other account under the same subject.
+	// Imports are taken from the account that they name, under the same subject.
 	Imports []Exchange
 }
 
@@ -49,5 +52,5 @@ func Accounts() []Account {
 	devices.Imports = append(devices.Imports, Exchange{Account: AccountFleet, Subject: hints, Stream: true})
 	devices.Exports = []Exchange{{Account: AccountFleet, Subject: AllCommands}}
 	fleet.Imports = []Exchange{{Account: AccountDevices, Subject: AllCommands}}
-	return []Account{fleet, devices}
+	return []Account{fleet, devices, {Name: AccountAuth}}
 }

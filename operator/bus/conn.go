@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -127,19 +126,13 @@ func permanent(err error) string {
 // settings are the options of the NATS client. What lies in files is read once
 // here, so that a missing one is told at once.
 func (c *Conn) settings() ([]nats.Option, error) {
-	credentials := c.options.Credentials
-	if _, err := password(credentials); err != nil {
+	login, err := login(c.options.Credentials, c.options.Log)
+	if err != nil {
 		return nil, err
 	}
 	settings := []nats.Option{
 		nats.Name(c.options.Name),
-		nats.UserInfoHandler(func() (string, string) {
-			secret, err := password(credentials)
-			if err != nil {
-				c.options.Log.Error(err, "cannot log in to the broker")
-			}
-			return credentials.User, secret
-		}),
+		login,
 		nats.MaxReconnects(-1),
 		nats.CustomReconnectDelay(backoff),
 		nats.IgnoreAuthErrorAbort(),
@@ -159,18 +152,6 @@ func (c *Conn) settings() ([]nats.Option, error) {
 		settings = append(settings, nats.RootCAs(file))
 	}
 	return settings, nil
-}
-
-// password reads the password anew, so that a changed file needs no restart.
-func password(credentials v1alpha1.Credentials) (string, error) {
-	if credentials.PasswordFile == "" {
-		return credentials.Password, nil
-	}
-	content, err := os.ReadFile(credentials.PasswordFile)
-	if err != nil {
-		return "", fmt.Errorf("reading the password: %w", err)
-	}
-	return strings.TrimRight(string(content), "\r\n"), nil
 }
 
 // backoff is how long to wait before the attempt: anything up to a bound that
@@ -212,6 +193,10 @@ func (c *Conn) failed(err error) {
 
 // Connected tells whether there is a connection now.
 func (c *Conn) Connected() bool { return c.link.connected() }
+
+// Client is the client under the connection, for a library that needs it. Its
+// user closes nothing.
+func (c *Conn) Client() *nats.Conn { return c.nc }
 
 // Close ends the connection and all that goes on over it.
 func (c *Conn) Close() {

@@ -41,6 +41,11 @@ type Options struct {
 	SyncAlways bool
 	// Devices to begin with.
 	Devices []wire.DeviceID
+	// Callout has the broker ask the auth callout about devices and whoever else
+	// it does not know.
+	Callout bool
+	// LoginTimeout bounds a login, the callout's answer included; 0 means 10 s.
+	LoginTimeout time.Duration
 	// Shape may change the configuration of a stream before it is created, or
 	// return false to leave it out: brokers that are not fit for the fleet.
 	Shape func(*jetstream.StreamConfig) bool
@@ -52,12 +57,14 @@ type base struct {
 	options Options
 	tempDir bool
 	signing signing
+	callout *callout // nil without Options.Callout
 
 	mu    sync.Mutex
 	users map[string][]user // by account, with mu
 }
 
 func newBase(options Options) (*base, error) {
+	options.LoginTimeout = cmp.Or(options.LoginTimeout, 10*time.Second)
 	b := &base{options: options, users: map[string][]user{}}
 	if options.Dir == "" {
 		dir, err := os.MkdirTemp("", "fleet-broker-")
@@ -76,6 +83,12 @@ func newBase(options Options) (*base, error) {
 	var err error
 	if b.signing, err = newSigning(b.options.Dir); err != nil {
 		return nil, err
+	}
+	if options.Callout {
+		if b.callout, err = newCallout(b.options.Dir); err != nil {
+			return nil, err
+		}
+		b.users[wire.AccountAuth] = []user{{nkey: b.callout.user.public}}
 	}
 	operator, admin := wire.OperatorPermissions(), wire.AdminPermissions()
 	// An id that is a wildcard stands for every device; only here, because what

@@ -23,8 +23,22 @@ type serverConfig struct {
 	MaxConnections int                      `json:"max_connections"`
 	MaxPending     int                      `json:"max_pending"`
 	LogFile        string                   `json:"log_file"`
+	Authorization  *authorizationConfig     `json:"authorization,omitempty"`
 	JetStream      jetStreamConfig          `json:"jetstream"`
 	Accounts       map[string]accountConfig `json:"accounts"`
+}
+
+type authorizationConfig struct {
+	// Timeout of a login, in seconds: the callout may have to ask others.
+	Timeout float64       `json:"timeout"`
+	Callout calloutConfig `json:"auth_callout"`
+}
+
+type calloutConfig struct {
+	Issuer  string   `json:"issuer"`
+	XKey    string   `json:"xkey"`
+	Account string   `json:"account"`
+	Users   []string `json:"auth_users"`
 }
 
 type jetStreamConfig struct {
@@ -43,8 +57,9 @@ type accountConfig struct {
 }
 
 type userConfig struct {
-	User        string             `json:"user"`
-	Password    string             `json:"password"`
+	User        string             `json:"user,omitempty"`
+	Password    string             `json:"password,omitempty"`
+	NKey        string             `json:"nkey,omitempty"`
 	Permissions *permissionsConfig `json:"permissions,omitempty"`
 }
 
@@ -86,6 +101,9 @@ func (b *base) config() serverConfig {
 	if b.options.SyncAlways {
 		c.JetStream.SyncInterval = "always"
 	}
+	if b.callout != nil {
+		c.Authorization = b.callout.authorization(b.users, b.options.LoginTimeout)
+	}
 	for _, account := range wire.Accounts() {
 		c.Accounts[account.Name] = convertAccount(account, b.users[account.Name])
 	}
@@ -126,7 +144,7 @@ func convertAccount(account wire.Account, users []user) accountConfig {
 		c.Limits = map[string]int{"max_subscriptions": limits.MaxSubscriptions, "max_payload": limits.MaxPayload}
 	}
 	for _, u := range users {
-		c.Users = append(c.Users, userConfig{User: u.User, Password: u.Password, Permissions: convertPermissions(u.permissions)})
+		c.Users = append(c.Users, userConfig{User: u.User, Password: u.Password, NKey: u.nkey, Permissions: convertPermissions(u.permissions)})
 	}
 	return c
 }
@@ -153,6 +171,7 @@ func convertPermissions(p *wire.Permissions) *permissionsConfig {
 // user is one user of the broker.
 type user struct {
 	v1alpha1.Credentials
+	nkey        string // public, instead of a password
 	permissions *wire.Permissions
 }
 

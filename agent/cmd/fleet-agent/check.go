@@ -82,5 +82,9 @@ func tryBroker(ctx context.Context, cfg v1alpha1.AgentConfig) (string, error) {
 	if findings.Generation == 0 {
 		manifest = "no desired state for this device yet"
 	}
-	return fmt.Sprintf("%s, %s, as user %q; %s", findings.Server, encrypted, cfg.Credentials.User, manifest), nil
+	as := fmt.Sprintf("as user %q", cfg.Credentials.User)
+	if cfg.Credentials.Type == v1alpha1.CredentialNKey {
+		as = "with its own key"
+	}
+	return fmt.Sprintf("%s, %s, %s; %s", findings.Server, encrypted, as, manifest), nil
 }

@@ -56,8 +56,13 @@ type PodmanSection struct {
 // CredentialType tells the kinds of credentials apart.
 type CredentialType string
 
-// CredentialPassword is a user name and a password of the broker's own.
-const CredentialPassword CredentialType = "password"
+const (
+	// CredentialPassword is a user name and a password of the broker's own.
+	CredentialPassword CredentialType = "password"
+	// CredentialNKey is a key of the program's own, which never leaves it: the
+	// broker, or its auth callout, knows the public part.
+	CredentialNKey CredentialType = "nkey"
+)
 
 // Credentials is how a program proves to the broker who it is: a union told
 // apart by Type, and an unknown type is refused.
@@ -68,6 +73,8 @@ type Credentials struct {
 	User         string `toml:"user" json:"user,omitempty"`
 	Password     string `toml:"password" json:"password,omitempty"`
 	PasswordFile string `toml:"password_file" json:"passwordFile,omitempty"`
+	// SeedFile holds the seed of a user nkey ("SU…"); it is read at every connect.
+	SeedFile string `toml:"seed_file" json:"seedFile,omitempty"`
 }
 
 // AgentDefaults is what holds where a file is silent.
@@ -137,14 +144,19 @@ func (n NATSSection) Validate() error {
 func (c Credentials) Validate() error {
 	switch c.Type {
 	case CredentialPassword:
-		if c.User == "" || (c.Password == "") == (c.PasswordFile == "") {
-			return errors.New("type password needs user and exactly one of password_file and password")
+		if c.User == "" || (c.Password == "") == (c.PasswordFile == "") || c.SeedFile != "" {
+			return errors.New("type password needs user and exactly one of password_file and password, and nothing else")
+		}
+		return nil
+	case CredentialNKey:
+		if c.SeedFile == "" || c.User != "" || c.Password != "" || c.PasswordFile != "" {
+			return errors.New("type nkey needs seed_file and nothing else")
 		}
 		return nil
 	case "":
-		return errors.New(`type: missing; write type = "password"`)
+		return errors.New(`type: missing; write type = "password" or type = "nkey"`)
 	}
-	return fmt.Errorf(`type: %q is unknown; this version knows "password"`, c.Type)
+	return fmt.Errorf(`type: %q is unknown; this version knows "password" and "nkey"`, c.Type)
 }
 
 func validTrust(keys []string) error {

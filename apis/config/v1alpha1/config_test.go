@@ -35,6 +35,9 @@ func TestAgentValidateNamesTheField(t *testing.T) {
 		"polling too fast":       {func(c *v1alpha1.AgentConfig) { c.Podman.PollInterval = 1 }, "[podman] poll_interval"},
 		"unknown credentials":    {func(c *v1alpha1.AgentConfig) { c.Credentials.Type = "magic" }, "[credentials] type"},
 		"no credentials":         {func(c *v1alpha1.AgentConfig) { c.Credentials = v1alpha1.Credentials{} }, "[credentials] type"},
+		"a key":                  {func(c *v1alpha1.AgentConfig) { c.Credentials = v1alpha1.Credentials{Type: "nkey", SeedFile: "/k"} }, ""},
+		"a key without a file":   {func(c *v1alpha1.AgentConfig) { c.Credentials = v1alpha1.Credentials{Type: "nkey"} }, "[credentials] type nkey"},
+		"a key and a password":   {func(c *v1alpha1.AgentConfig) { c.Credentials.SeedFile = "/k" }, "[credentials] type password"},
 		"two passwords":          {func(c *v1alpha1.AgentConfig) { c.Credentials.Password = "x" }, "[credentials]"},
 		"odd log level":          {func(c *v1alpha1.AgentConfig) { c.Agent.LogLevel = "loud" }, "[agent] log_level"},
 		"no trusted key":         {func(c *v1alpha1.AgentConfig) { c.Agent.TrustedKeys = nil }, "[agent] trusted_keys"},
@@ -72,6 +75,38 @@ func TestOperatorValidateNamesTheField(t *testing.T) {
 			config.NATS.URLs = []string{"nats://nats:4222"}
 			config.Credentials = v1alpha1.Credentials{Type: "password", User: "operator", Password: "secret"}
 			config.Signing.KeyFiles = []string{"/etc/fleet-operator/signing.seed"}
+			c.change(&config)
+			expectError(t, config.Validate(), c.want)
+		})
+	}
+}
+
+func TestCalloutValidateNamesTheField(t *testing.T) {
+	cases := map[string]struct {
+		change func(*v1alpha1.CalloutConfig)
+		want   string
+	}{
+		"complete":               {func(*v1alpha1.CalloutConfig) {}, ""},
+		"no broker":              {func(c *v1alpha1.CalloutConfig) { c.NATS.URLs = nil }, "nats: urls"},
+		"no issuer key":          {func(c *v1alpha1.CalloutConfig) { c.IssuerKeyFile = "" }, "issuerKeyFile"},
+		"no curve key":           {func(c *v1alpha1.CalloutConfig) { c.XKeyFile = "" }, "xkeyFile"},
+		"issuer in clear":        {func(c *v1alpha1.CalloutConfig) { c.OIDC.Issuer = "http://sso.example.com" }, "oidc: issuer"},
+		"issuer with a slash":    {func(c *v1alpha1.CalloutConfig) { c.OIDC.Issuer += "/" }, "oidc: issuer"},
+		"no audience":            {func(c *v1alpha1.CalloutConfig) { c.OIDC.Audience = "" }, "oidc: audience"},
+		"no name":                {func(c *v1alpha1.CalloutConfig) { c.OIDC.NameClaim = "" }, "oidc: nameClaim"},
+		"no outage survived":     {func(c *v1alpha1.CalloutConfig) { c.OIDC.MaxStale = 0 }, "oidc: maxStale"},
+		"sessions too short":     {func(c *v1alpha1.CalloutConfig) { c.SessionMax = 1 }, "sessionMax"},
+		"nobody works":           {func(c *v1alpha1.CalloutConfig) { c.Workers = 0 }, "workers"},
+		"odd log level":          {func(c *v1alpha1.CalloutConfig) { c.LogLevel = "loud" }, "logLevel"},
+		"credentials of no type": {func(c *v1alpha1.CalloutConfig) { c.Credentials.Type = "" }, "credentials"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			config := v1alpha1.CalloutDefaults()
+			config.NATS.URLs = []string{"nats://nats:4222"}
+			config.Credentials = v1alpha1.Credentials{Type: "nkey", SeedFile: "/etc/fleet-callout/user.seed"}
+			config.IssuerKeyFile, config.XKeyFile = "/etc/fleet-callout/issuer.seed", "/etc/fleet-callout/x.seed"
+			config.OIDC.Issuer, config.OIDC.Audience = "https://sso.example.com", "1234"
 			c.change(&config)
 			expectError(t, config.Validate(), c.want)
 		})
