@@ -1,12 +1,14 @@
 // Package tools builds the programs that the tests and the demo run but that
-// are not the product's own: Kubernetes, etcd and the NATS command line. Each
-// has a Go module below this folder that pins its version; the binaries lie in
-// the user's cache, outside the tree. It never downloads a binary and never
-// runs what it built.
+// are not the product's own: Kubernetes, etcd, the NATS command line and a
+// server with OpenBao's API. Each has a Go module below this folder that pins
+// its version, and the last its source as well; the binaries lie in the user's
+// cache, outside the tree. It never downloads a binary and never runs what it
+// built.
 package tools
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +39,9 @@ type module struct {
 	folder string
 	// source is the required module whose version is the version of the tools.
 	source string
+	// own says that the folder also has the source of the program's main package,
+	// which then is part of what the cache knows it by.
+	own bool
 	// versionVars are the packages whose gitVersion and its kin the linker sets.
 	versionVars []string
 	// coldMinutes is how long the first build takes on two cores.
@@ -51,8 +56,9 @@ var (
 		versionVars: []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"},
 		coldMinutes: 6,
 	}
-	etcd = &module{folder: "etcd", source: "go.etcd.io/etcd/server/v3", coldMinutes: 1}
-	nats = &module{folder: "nats", source: "github.com/nats-io/natscli", coldMinutes: 1}
+	etcd    = &module{folder: "etcd", source: "go.etcd.io/etcd/server/v3", coldMinutes: 1}
+	nats    = &module{folder: "nats", source: "github.com/nats-io/natscli", coldMinutes: 1}
+	openbao = &module{folder: "openbao", source: "github.com/hashicorp/vault", own: true, coldMinutes: 6}
 
 	// KubeAPIServer, KubeControllerManager and Kubectl come from one build.
 	KubeAPIServer         = kubernetes.tool("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")
@@ -62,6 +68,8 @@ var (
 	Etcd = etcd.tool("etcd", "go.etcd.io/etcd/server/v3")
 	// NATS is the NATS command line, called nats.
 	NATS = nats.tool("nats", "github.com/nats-io/natscli/nats")
+	// OpenBao is a server with OpenBao's API.
+	OpenBao = openbao.tool("openbao", "github.com/nationtech/harmony-fleet/smoke/tools/openbao")
 )
 
 func (m *module) tool(name, pkg string) Tool {
@@ -84,7 +92,11 @@ func Build(ctx context.Context, t Tool, progress io.Writer) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir, err := Cached(ctx, t.module.folder+"-"+version, func(dir string) error {
+	key, err := t.module.key(folder, version)
+	if err != nil {
+		return "", err
+	}
+	dir, err := Cached(ctx, key, func(dir string) error {
 		return t.module.build(ctx, build{folder: folder, version: version, dir: dir, progress: progress})
 	})
 	if err != nil {
@@ -130,6 +142,28 @@ func (m *module) version(folder string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%s does not require %s", folder, m.source)
+}
+
+// key is what the cache knows the tools by: their version and, where the source
+// is our own, a hash of the folder.
+func (m *module) key(folder, version string) (string, error) {
+	key := m.folder + "-" + version
+	if !m.own {
+		return key, nil
+	}
+	files, err := os.ReadDir(folder)
+	if err != nil {
+		return "", fmt.Errorf("reading the source of %s: %w", m.folder, err)
+	}
+	hash := sha256.New()
+	for _, file := range files {
+		content, err := os.ReadFile(filepath.Join(folder, file.Name()))
+		if err != nil {
+			return "", fmt.Errorf("reading the source of %s: %w", m.folder, err)
+		}
+		fmt.Fprintf(hash, "%s %d\n%s", file.Name(), len(content), content)
+	}
+	return fmt.Sprintf("%s-%.4x", key, hash.Sum(nil)), nil
 }
 
 type build struct {

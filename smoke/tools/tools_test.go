@@ -28,6 +28,7 @@ func TestBuild(t *testing.T) {
 		"kube-apiserver":          {"the server must not report a placeholder", KubeAPIServer, []string{"--version"}},
 		"kube-controller-manager": {"it comes from the same build", KubeControllerManager, []string{"--version"}},
 		"kubectl":                 {"the client is of the same version", Kubectl, []string{"version", "--client"}},
+		"openbao":                 {"the server runs", OpenBao, []string{"-help"}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -47,7 +48,8 @@ func TestBuild(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if tc.tool.module != nats && !strings.Contains(string(out), strings.TrimPrefix(version, "v")) {
+			silent := tc.tool.module == nats || tc.tool.module == openbao // about their version
+			if !silent && !strings.Contains(string(out), strings.TrimPrefix(version, "v")) {
 				t.Errorf("%s: want version %s in %q", tc.reason, version, out)
 			}
 			begin := time.Now()
@@ -56,6 +58,42 @@ func TestBuild(t *testing.T) {
 				t.Errorf("finding it again: %q, %v, in %s", again, err, time.Since(begin))
 			}
 		})
+	}
+}
+
+// TestKey: a change of our own source makes another program, one of a file beside
+// the go.mod of somebody else's does not.
+func TestKey(t *testing.T) {
+	folder := t.TempDir()
+	write := func(name, content string) {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := func(m module) string {
+		got, err := m.key(folder, "v1.2.3")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	write("go.mod", "module a")
+	write("main.go", "package main")
+	own, others := module{folder: "a", own: true}, module{folder: "a"}
+	before := key(own)
+	if before != key(own) || !strings.HasPrefix(before, "a-v1.2.3-") {
+		t.Errorf("the key must have the version and stay the same: %q, then %q", before, key(own))
+	}
+	for _, name := range []string{"main.go", "go.mod"} {
+		write(name, "changed")
+		if after := key(own); after == before {
+			t.Errorf("%s changed, and the key is still %q", name, after)
+		} else {
+			before = after
+		}
+	}
+	if got := key(others); got != "a-v1.2.3" {
+		t.Errorf("key() = %q, want the version alone", got)
 	}
 }
 
