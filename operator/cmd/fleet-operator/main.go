@@ -5,26 +5,18 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
-	"strings"
 	"syscall"
 
-	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/klog/v2"
-	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/yaml"
 
 	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 	"github.com/nationtech/harmony-fleet/operator"
+	"github.com/nationtech/harmony-fleet/operator/program"
 )
 
 // version is set by the linker in releases.
@@ -59,13 +51,13 @@ func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "fleet-operator --config FILE",
 		Short:         "Run the fleet's operator",
-		Long:          fmt.Sprintf(help, indent(example())),
+		Long:          fmt.Sprintf(help, program.Example(example())),
 		Args:          cobra.NoArgs,
-		Version:       buildVersion(),
+		Version:       program.Version(version),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := readConfig(configFile)
+			c, err := program.ReadConfig(configFile, config.OperatorDefaults())
 			if err != nil {
 				return err
 			}
@@ -73,29 +65,13 @@ func command() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log := newLogger(cmd.ErrOrStderr(), c.LogLevel)
-			return operator.Run(cmd.Context(), kube, c, operator.Options{Log: log, Version: buildVersion()})
+			log := program.Logger(cmd.ErrOrStderr(), c.LogLevel)
+			return operator.Run(cmd.Context(), kube, c, operator.Options{Log: log, Version: program.Version(version)})
 		},
 	}
 	cmd.Flags().StringVar(&configFile, "config", "/etc/fleet-operator/config.yaml", "configuration `file`")
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig `file`; without it, $KUBECONFIG or the pod's service account is used")
 	return cmd
-}
-
-// readConfig reads the file over the defaults. Errors name the file and the field.
-func readConfig(file string) (config.OperatorConfig, error) {
-	c := config.OperatorDefaults()
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return c, fmt.Errorf("reading the configuration: %w", err)
-	}
-	if err := yaml.UnmarshalStrict(data, &c); err != nil {
-		return c, fmt.Errorf("configuration %s: %w", file, err)
-	}
-	if err := c.Validate(); err != nil {
-		return c, fmt.Errorf("configuration %s: %w", file, err)
-	}
-	return c, nil
 }
 
 // kubeConfig finds the cluster: the flag, $KUBECONFIG, or the pod's own account.
@@ -116,41 +92,11 @@ func kubeConfig(file string) (*rest.Config, error) {
 	return c, nil
 }
 
-// newLogger writes JSON lines; the libraries' own messages go the same way.
-func newLogger(to io.Writer, level string) logr.Logger {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		l = slog.LevelInfo // Validate has refused unknown levels already
-	}
-	log := logr.FromSlogHandler(slog.NewJSONHandler(to, &slog.HandlerOptions{Level: l}))
-	ctrl.SetLogger(log)
-	klog.SetLogger(log.WithName("client"))
-	return log
-}
-
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return "unknown"
-}
-
 // example is a configuration with the defaults and the fields that have none.
-func example() string {
+func example() config.OperatorConfig {
 	c := config.OperatorDefaults()
 	c.NATS.URLs = []string{"tls://nats.fleet-system.svc:4222"}
 	c.Credentials = config.Credentials{Type: config.CredentialPassword, User: "operator", PasswordFile: "/etc/fleet-operator/password"}
 	c.Signing.KeyFiles = []string{"/etc/fleet-operator/signing.seed"}
-	data, err := yaml.Marshal(c)
-	if err != nil {
-		panic(errors.Join(errors.New("encoding the defaults"), err)) // strings and numbers alone
-	}
-	return string(data)
-}
-
-func indent(text string) string {
-	return "  " + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n  ") + "\n"
+	return c
 }

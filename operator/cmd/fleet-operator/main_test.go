@@ -9,6 +9,7 @@ import (
 	"time"
 
 	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+	"github.com/nationtech/harmony-fleet/operator/program"
 )
 
 func TestReadConfig(t *testing.T) {
@@ -32,7 +33,7 @@ func TestReadConfig(t *testing.T) {
 			if err := os.WriteFile(file, []byte(c.content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			got, err := readConfig(file)
+			got, err := program.ReadConfig(file, config.OperatorDefaults())
 			switch {
 			case c.want == "" && err != nil:
 				t.Errorf("it is refused: %v", err)
@@ -79,10 +80,10 @@ func TestCommand(t *testing.T) {
 // TestExampleIsComplete: what --help shows is a configuration that works.
 func TestExampleIsComplete(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.yaml")
-	if err := os.WriteFile(file, []byte(example()), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(program.Example(example())), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readConfig(file); err != nil {
+	if _, err := program.ReadConfig(file, config.OperatorDefaults()); err != nil {
 		t.Error(err)
 	}
 }
