@@ -1,6 +1,6 @@
 // Package policy is what is decided of one device in the store of policies: that
-// it exists, which labels it may claim, with which key of its own it may connect,
-// and that it is revoked. The auth callout and the operator read it, `kubectl
+// it exists, which labels it may claim, with which key of its own and from where it
+// may connect. The auth callout and the operator read it, `kubectl
 // fleet` writes it, and a device can do neither.
 //
 // It is plain values and pure functions; where policies are kept is the business
@@ -36,10 +36,15 @@ const AnyValue = "*"
 // ErrMalformed says that a policy cannot be read: nobody is let in by it.
 var ErrMalformed = errors.New("malformed policy")
 
+// ErrNone says that nothing is decided of a device: it was never enrolled, or is
+// removed.
+var ErrNone = errors.New("there is no policy of the device")
+
+// ErrRevoked says that the device is refused and cut off, whatever its policy.
+var ErrRevoked = errors.New("the device is revoked")
+
 // Policy is what is decided of one device.
 type Policy struct {
-	// Revoked devices are refused, and cut off.
-	Revoked bool `json:"revoked,omitempty"`
 	// Labels that the device may claim, with the values that they may have.
 	Labels map[string][]string `json:"labels,omitempty"`
 	// NKey is the public user nkey ("U…") with which the device proves who it is

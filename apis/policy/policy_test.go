@@ -16,7 +16,6 @@ const key = "UAMC5YXCEFTD34CRWYJYTZVJCY7PGB5XCHLJLTIYFDCRLSUBR7NFIEYJ"
 func TestRoundTrip(t *testing.T) {
 	for _, want := range []policy.Policy{
 		{},
-		{Revoked: true},
 		{Labels: map[string][]string{"site": {"berlin", "paris"}, "name": {policy.AnyValue}}, Sources: []string{"192.0.2.0/24", "2001:db8::/32"}},
 	} {
 		data, err := want.Encode()
@@ -43,11 +42,10 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 	for reason, text := range map[string]string{
 		"nothing":             ``,
-		"no JSON":             `revoked: true`,
+		"no JSON":             `nkey: U`,
 		"a list":              `[]`,
 		"two values":          `{}{}`,
 		"an unknown field":    `{"suspended":true}`,
-		"a text as a truth":   `{"revoked":"true"}`,
 		"a label as a text":   `{"labels":{"site":"berlin"}}`,
 		"a label of nothing":  `{"labels":{"site":[]}}`,
 		"a label no name":     `{"labels":{"":["x"]}}`,

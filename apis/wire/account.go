@@ -11,7 +11,20 @@ const (
 	// AccountAuth holds the auth callout and nothing else: what it hears has the
 	// tokens of everybody.
 	AccountAuth = "AUTH"
+	// AccountSystem is the broker's own; the callout asks it to cut connections.
+	AccountSystem = "SYS"
 )
+
+// Subjects of the broker's system account that the callout may use.
+const (
+	// DeviceConnections lists the connections of devices, on every server.
+	DeviceConnections = "$SYS.REQ.ACCOUNT." + AccountDevices + ".CONNZ"
+	// CutConnections is CutConnection of any server.
+	CutConnections = "$SYS.REQ.SERVER.*.KICK"
+)
+
+// CutConnection is the subject on which a server is asked to end a connection.
+func CutConnection(server string) string { return "$SYS.REQ.SERVER." + server + ".KICK" }
 
 // Account is one account of the broker: what it lends to another and takes from
 // it.
@@ -52,5 +65,10 @@ func Accounts() []Account {
 	devices.Imports = append(devices.Imports, Exchange{Account: AccountFleet, Subject: hints, Stream: true})
 	devices.Exports = []Exchange{{Account: AccountFleet, Subject: AllCommands}}
 	fleet.Imports = []Exchange{{Account: AccountDevices, Subject: AllCommands}}
-	return []Account{fleet, devices, {Name: AccountAuth}}
+	auth, system := Account{Name: AccountAuth}, Account{Name: AccountSystem}
+	for _, subject := range []string{DeviceConnections, CutConnections} {
+		system.Exports = append(system.Exports, Exchange{Account: AccountAuth, Subject: subject})
+		auth.Imports = append(auth.Imports, Exchange{Account: AccountSystem, Subject: subject})
+	}
+	return []Account{fleet, devices, auth, system}
 }

@@ -108,8 +108,11 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	defer conn.Close()
 	s.conn.Store(conn)
+	// Endpoints share the requests among them, each working on one at a time. The
+	// library's AsyncWorkers would answer behind the back of the client's service,
+	// which reads the request meanwhile.
 	service, err := callout.NewAuthorizationService(conn.Client(),
-		callout.Name("fleet-callout"), callout.AsyncWorkers(c.Workers),
+		callout.Name("fleet-callout"), callout.ServiceEndpoints(c.Workers),
 		callout.ResponseSignerKey(s.judge.issuer), callout.EncryptionKey(s.xkey),
 		callout.Logger(silent{}), callout.ErrCallback(s.failed),
 		callout.Authorizer(func(r *jwt.AuthorizationRequest) (string, error) { return s.answer(ctx, r) }),
@@ -160,7 +163,7 @@ func (s *Service) failed(err error) {
 }
 
 // Ready is why no request can be answered now.
-func (s *Service) Ready(*http.Request) error {
+func (s *Service) Ready() error {
 	if conn := s.conn.Load(); conn == nil || !conn.Connected() {
 		return bus.ErrDisconnected
 	}

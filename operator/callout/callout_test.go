@@ -33,6 +33,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type policies struct {
 	mu      sync.Mutex
 	byID    map[wire.DeviceID]policy.Policy
+	revoked map[wire.DeviceID]bool
 	problem error
 }
 
@@ -43,8 +44,10 @@ func (p *policies) Policy(_ context.Context, id wire.DeviceID) (policy.Policy, e
 	switch {
 	case p.problem != nil:
 		return policy.Policy{}, p.problem
+	case p.revoked[id]:
+		return policy.Policy{}, policy.ErrRevoked
 	case !there:
-		return policy.Policy{}, callout.ErrNoPolicy
+		return policy.Policy{}, policy.ErrNone
 	}
 	return found, nil
 }
@@ -53,6 +56,12 @@ func (p *policies) set(id wire.DeviceID, to policy.Policy) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.byID[id] = to
+}
+
+func (p *policies) revoke(id wire.DeviceID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.revoked[id] = true
 }
 
 // logbook keeps what was logged.
@@ -90,9 +99,9 @@ func newWorld(t *testing.T, change ...func(*config.CalloutConfig)) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Stop)
-	w := &world{T: t, broker: b, policies: &policies{byID: map[wire.DeviceID]policy.Policy{}}, log: &logbook{}}
+	w := &world{T: t, broker: b, policies: &policies{byID: map[wire.DeviceID]policy.Policy{}, revoked: map[wire.DeviceID]bool{}}, log: &logbook{}}
 	c := b.Callout()
-	c.OIDC.Issuer, c.OIDC.Audience = "http://127.0.0.1:1", "project"
+	c.OIDC.Issuer, c.OIDC.Audience, c.OpenBao.Address = "http://127.0.0.1:1", "project", "http://127.0.0.1:1"
 	for _, each := range change {
 		each(&c)
 	}
@@ -216,7 +225,8 @@ func TestDenied(t *testing.T) {
 	account, err := nkeys.CreateAccount()
 	w.must(err)
 	w.policies.set("pi-1", policy.Policy{NKey: public(t, own)})
-	w.policies.set("pi-2", policy.Policy{NKey: public(t, own), Revoked: true})
+	w.policies.set("pi-2", policy.Policy{NKey: public(t, own)})
+	w.policies.revoke("pi-2")
 	w.policies.set("pi-3", policy.Policy{})
 	for reason, c := range map[string]struct {
 		user string
@@ -274,9 +284,40 @@ func TestSessionEnds(t *testing.T) {
 	if !nc.IsConnected() {
 		t.Error("not connected")
 	}
-	w.policies.set("pi-1", policy.Policy{NKey: public(t, pair), Revoked: true})
+	w.policies.revoke("pi-1")
 	if _, err := w.connect("pi-1", pair); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("after the revocation: %v", err)
+	}
+}
+
+// TestCut: the connections of a device end, and those of others do not.
+func TestCut(t *testing.T) {
+	w := newWorld(t)
+	pair := w.deviceKey()
+	closed := map[wire.DeviceID]chan struct{}{}
+	for _, id := range []wire.DeviceID{"pi-1", "pi-10", "pi-2"} {
+		w.policies.set(id, policy.Policy{NKey: public(t, pair)})
+		ended := make(chan struct{})
+		closed[id] = ended
+		_, err := w.connect(string(id), pair, nats.ClosedHandler(func(*nats.Conn) { close(ended) }))
+		w.must(err)
+	}
+	w.policies.revoke("pi-1")
+	w.service.Cut([]wire.DeviceID{"pi-1", "nobody"})
+	select {
+	case <-closed["pi-1"]:
+	case <-time.After(10 * time.Second):
+		t.Error("the revoked device stays connected")
+	}
+	for _, id := range []wire.DeviceID{"pi-10", "pi-2"} {
+		select {
+		case <-closed[id]:
+			t.Errorf("%s was cut too", id)
+		default:
+		}
+	}
+	if _, err := w.connect("pi-1", pair); !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("it comes back: %v", err)
 	}
 }
 

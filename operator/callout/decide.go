@@ -118,12 +118,10 @@ func (j *judge) proveKey(o jwt.ConnectOptions, nonce string) (proven, error) {
 func (j *judge) consult(ctx context.Context, p proven, address string) error {
 	decided, err := j.policies.Policy(ctx, p.Device)
 	switch {
-	case errors.Is(err, ErrNoPolicy), errors.Is(err, policy.ErrMalformed):
+	case errors.Is(err, policy.ErrNone), errors.Is(err, policy.ErrRevoked), errors.Is(err, policy.ErrMalformed):
 		return denied("device %q: %v", p.Device, err)
 	case err != nil:
 		return err
-	case decided.Revoked:
-		return denied("device %q is revoked", p.Device)
 	case p.nkey != "" && p.nkey != decided.NKey:
 		return denied("device %q brings a key that its policy does not name", p.Device)
 	case !decided.From(address):

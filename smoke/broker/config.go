@@ -26,6 +26,7 @@ type serverConfig struct {
 	Authorization  *authorizationConfig     `json:"authorization,omitempty"`
 	JetStream      jetStreamConfig          `json:"jetstream"`
 	Accounts       map[string]accountConfig `json:"accounts"`
+	SystemAccount  string                   `json:"system_account"`
 }
 
 type authorizationConfig struct {
@@ -93,7 +94,8 @@ func (b *base) config() serverConfig {
 			MaxFile: 16 << 30,
 			Limits:  map[string]int{"default_max_consumers": 1000},
 		},
-		Accounts: map[string]accountConfig{},
+		Accounts:      map[string]accountConfig{},
+		SystemAccount: wire.AccountSystem,
 	}
 	if b.options.MonitorPort != 0 {
 		c.Monitor = loopback(b.options.MonitorPort)

@@ -17,6 +17,7 @@ type Command string
 // The commands.
 const (
 	Operator Command = "operator/cmd/fleet-operator"
+	Callout  Command = "operator/cmd/fleet-callout"
 	Kubectl  Command = "operator/cmd/kubectl-fleet"
 	Agent    Command = "agent/cmd/fleet-agent"
 	Broker   Command = "smoke/broker/cmd/fleet-broker"

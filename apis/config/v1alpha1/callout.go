@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 )
 
@@ -23,6 +22,8 @@ type CalloutConfig struct {
 	XKeyFile string `json:"xkeyFile"`
 	// OIDC is the provider of tokens.
 	OIDC OIDCSection `json:"oidc"`
+	// OpenBao has the policies.
+	OpenBao OpenBaoSection `json:"openbao"`
 	// SessionMax bounds a connection: it ends then, or with the token, whichever
 	// is sooner, and the device connects anew.
 	SessionMax Duration `json:"sessionMax"`
@@ -65,6 +66,7 @@ func (o OIDCSection) RolesClaimName() string {
 func CalloutDefaults() CalloutConfig {
 	return CalloutConfig{
 		OIDC:           OIDCSection{NameClaim: "client_id", DevicePrefix: "device-", MaxStale: Duration(24 * time.Hour)},
+		OpenBao:        OpenBaoDefaults(),
 		SessionMax:     Duration(time.Hour),
 		Workers:        32,
 		MetricsAddress: ":8080",
@@ -91,6 +93,9 @@ func (c CalloutConfig) Validate() error {
 	if err := c.OIDC.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("oidc: %w", err))
 	}
+	if err := c.OpenBao.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("openbao: %w", err))
+	}
 	if c.SessionMax < Duration(time.Minute) {
 		errs = append(errs, errors.New("sessionMax: must be at least 1m"))
 	}
@@ -108,8 +113,8 @@ const keysMaxAge = 10 * time.Minute
 
 // Validate reports what is wrong with the section.
 func (o OIDCSection) Validate() error {
-	if !strings.HasPrefix(o.Issuer, "https://") && !strings.HasPrefix(o.Issuer, "http://127.0.0.1:") || strings.HasSuffix(o.Issuer, "/") {
-		return fmt.Errorf("issuer: %q must start with https:// and not end with a slash", o.Issuer)
+	if err := validHTTP(o.Issuer); err != nil {
+		return fmt.Errorf("issuer: %w", err)
 	}
 	if o.Audience == "" {
 		return errors.New("audience: missing; with Zitadel the id of the project")

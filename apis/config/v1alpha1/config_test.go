@@ -95,6 +95,9 @@ func TestCalloutValidateNamesTheField(t *testing.T) {
 		"no audience":            {func(c *v1alpha1.CalloutConfig) { c.OIDC.Audience = "" }, "oidc: audience"},
 		"no name":                {func(c *v1alpha1.CalloutConfig) { c.OIDC.NameClaim = "" }, "oidc: nameClaim"},
 		"no outage survived":     {func(c *v1alpha1.CalloutConfig) { c.OIDC.MaxStale = 0 }, "oidc: maxStale"},
+		"policies in clear":      {func(c *v1alpha1.CalloutConfig) { c.OpenBao.Address = "http://bao.example.com" }, "openbao: address"},
+		"no engine":              {func(c *v1alpha1.CalloutConfig) { c.OpenBao.Mount = "" }, "openbao: mount"},
+		"no outage of policies":  {func(c *v1alpha1.CalloutConfig) { c.OpenBao.MaxStale = 0 }, "openbao: maxStale"},
 		"sessions too short":     {func(c *v1alpha1.CalloutConfig) { c.SessionMax = 1 }, "sessionMax"},
 		"nobody works":           {func(c *v1alpha1.CalloutConfig) { c.Workers = 0 }, "workers"},
 		"odd log level":          {func(c *v1alpha1.CalloutConfig) { c.LogLevel = "loud" }, "logLevel"},
@@ -106,6 +109,7 @@ func TestCalloutValidateNamesTheField(t *testing.T) {
 			config.NATS.URLs = []string{"nats://nats:4222"}
 			config.Credentials = v1alpha1.Credentials{Type: "nkey", SeedFile: "/etc/fleet-callout/user.seed"}
 			config.IssuerKeyFile, config.XKeyFile = "/etc/fleet-callout/issuer.seed", "/etc/fleet-callout/x.seed"
+			config.OpenBao.Address = "https://bao.example.com:8200"
 			config.OIDC.Issuer, config.OIDC.Audience = "https://sso.example.com", "1234"
 			c.change(&config)
 			expectError(t, config.Validate(), c.want)

@@ -1,0 +1,158 @@
+// Command fleet-callout decides for the broker who may connect. It reads its flags
+// and its configuration file, and packages callout and openbao do the rest.
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+
+	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+	"github.com/nationtech/harmony-fleet/operator/callout"
+	"github.com/nationtech/harmony-fleet/operator/openbao"
+	"github.com/nationtech/harmony-fleet/operator/program"
+)
+
+// version is set by the linker in releases.
+var version string
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fleet-callout:", err)
+		os.Exit(1)
+	}
+}
+
+const help = `fleet-callout decides for the NATS broker who may connect, and as what.
+
+A device brings a token of the OpenID provider, or signs with a key of its own;
+people and the operator bring tokens. The device's policy is read from OpenBao,
+and so is which devices are revoked: their connections are cut within seconds.
+Any number of replicas may run.
+
+The configuration is a YAML file; what it leaves out has a default:
+
+%s
+Probes:  /healthz and /readyz at probeAddress.
+Metrics: /metrics at metricsAddress; names begin with fleet_callout_.`
+
+func command() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:           "fleet-callout --config FILE",
+		Short:         "Decide for the broker who may connect",
+		Long:          fmt.Sprintf(help, program.Example(example())),
+		Args:          cobra.NoArgs,
+		Version:       program.Version(version),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := program.ReadConfig(file, config.CalloutDefaults())
+			if err != nil {
+				return err
+			}
+			return run(cmd, c)
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "/etc/fleet-callout/config.yaml", "configuration `file`")
+	return cmd
+}
+
+// run works until the command's context ends.
+func run(cmd *cobra.Command, c config.CalloutConfig) error {
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	log := program.Logger(cmd.ErrOrStderr(), c.LogLevel)
+	policies, err := openbao.New(openbao.Options{Config: c.OpenBao, Log: log.WithName("openbao"), Now: time.Now})
+	if err != nil {
+		return err
+	}
+	defer policies.Close()
+	provider, err := client(c.OIDC.CAFile)
+	if err != nil {
+		return err
+	}
+	service, err := callout.New(callout.Options{Config: c, Policies: policies, Provider: provider, Log: log, Now: time.Now})
+	if err != nil {
+		return err
+	}
+	ready := func() error { return cmp.Or(policies.Ready(), service.Ready()) }
+	if err := serve(ctx, c, service.Collector(), ready); err != nil {
+		return err
+	}
+	var watching sync.WaitGroup
+	watching.Go(func() { policies.Run(ctx, service.Cut) })
+	defer watching.Wait()
+	defer cancel()
+	return service.Run(ctx)
+}
+
+// serve serves the probes and the metrics.
+func serve(ctx context.Context, c config.CalloutConfig, collector prometheus.Collector, ready func() error) error {
+	registry := prometheus.NewRegistry()
+	if err := registry.Register(collector); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	metrics, probes := http.NewServeMux(), http.NewServeMux()
+	metrics.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	probes.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })
+	probes.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok"))
+	})
+	if err := program.Serve(ctx, c.MetricsAddress, metrics); err != nil {
+		return fmt.Errorf("metricsAddress: %w", err)
+	}
+	if err := program.Serve(ctx, c.ProbeAddress, probes); err != nil {
+		return fmt.Errorf("probeAddress: %w", err)
+	}
+	return nil
+}
+
+// client speaks to the provider, and trusts the certificates of a file instead of
+// the system's when one is named.
+func client(caFile string) (*http.Client, error) {
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute}
+	if caFile != "" {
+		certificates, err := os.ReadFile(caFile)
+		if err != nil {
+			return nil, fmt.Errorf("oidc: caFile: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(certificates) {
+			return nil, errors.New("oidc: caFile: " + caFile + " holds no certificate in PEM")
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return &http.Client{Transport: transport, Timeout: 3 * time.Second}, nil
+}
+
+// example is a configuration with the defaults and the fields that have none.
+func example() config.CalloutConfig {
+	c := config.CalloutDefaults()
+	c.NATS.URLs = []string{"tls://nats.fleet-system.svc:4222"}
+	c.Credentials = config.Credentials{Type: config.CredentialNKey, SeedFile: "/etc/fleet-callout/user.seed"}
+	c.IssuerKeyFile, c.XKeyFile = "/etc/fleet-callout/issuer.seed", "/etc/fleet-callout/x.seed"
+	c.OIDC.Issuer, c.OIDC.Audience = "https://sso.example.com", "312345678901234567"
+	c.OpenBao.Address = "https://openbao.example.com:8200"
+	return c
+}

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"sigs.k8s.io/yaml"
+
+	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/wire"
+	"github.com/nationtech/harmony-fleet/operator/program"
+	"github.com/nationtech/harmony-fleet/smoke/broker"
+	"github.com/nationtech/harmony-fleet/smoke/oidc"
+	"github.com/nationtech/harmony-fleet/smoke/openbao"
+	"github.com/nationtech/harmony-fleet/smoke/process"
+	"github.com/nationtech/harmony-fleet/smoke/programs"
+)
+
+// binary is the program, which TestMain builds.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "fleet-callout-")
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if err := programs.Build(context.Background(), dir, "", programs.Callout); err != nil {
+		panic(err)
+	}
+	binary = filepath.Join(dir, "fleet-callout")
+	return m.Run()
+}
+
+func TestCommand(t *testing.T) {
+	for name, c := range map[string]struct {
+		args       []string
+		want       string // in the output
+		wantsError string // in the error
+	}{
+		"help":             {[]string{"--help"}, "devicePrefix: device-", ""},
+		"version":          {[]string{"--version"}, "fleet-callout version", ""},
+		"unknown flag":     {[]string{"--confg", "x"}, "", "unknown flag: --confg"},
+		"no configuration": {[]string{"--config", "/does/not/exist"}, "", "/does/not/exist"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			cmd := command()
+			cmd.SetArgs(c.args)
+			cmd.SetOut(&out)
+			cmd.SetErr(&out)
+			err := cmd.ExecuteContext(t.Context())
+			if c.wantsError == "" && err != nil || c.wantsError != "" && (err == nil || !strings.Contains(err.Error(), c.wantsError)) {
+				t.Errorf("got error %v, want %q in it", err, c.wantsError)
+			}
+			if !strings.Contains(out.String(), c.want) {
+				t.Errorf("printed %s\nwant %q in it", out.String(), c.want)
+			}
+		})
+	}
+}
+
+// TestExampleIsComplete: what --help shows is a configuration that works.
+func TestExampleIsComplete(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte(program.Example(example())), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := program.ReadConfig(file, config.CalloutDefaults()); err != nil {
+		t.Error(err)
+	}
+}
+
+// site is everything around the program: the broker that asks it, the provider
+// and OpenBao.
+type site struct {
+	*testing.T
+	broker   *broker.Broker
+	provider *oidc.Provider
+	bao      *openbao.Server
+	config   config.CalloutConfig
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{T: t}
+	var err error
+	s.broker, err = broker.Start(t.Context(), broker.Options{Callout: true, LoginTimeout: 5 * time.Second})
+	s.must(err)
+	t.Cleanup(s.broker.Stop)
+	s.provider, err = oidc.Start(t.Context(), oidc.Options{})
+	s.must(err)
+	t.Cleanup(s.provider.Stop)
+	s.bao, err = openbao.Start(t.Context(), openbao.Options{})
+	s.must(err)
+	t.Cleanup(s.bao.Stop)
+	s.must(s.bao.EnableKV(t.Context(), "fleet"))
+	s.must(s.bao.WritePolicy(t.Context(), "fleet-callout",
+		`path "fleet/data/devices/*" { capabilities = ["read"] } path "fleet/metadata/revoked/" { capabilities = ["list"] }`))
+	_, err = s.bao.EnableJWT(t.Context(), "kubernetes", openbao.Issuer{PublicKeys: []string{string(s.provider.PublicKeyPEM())}})
+	s.must(err)
+	s.must(s.bao.WriteRole(t.Context(), "kubernetes", "fleet-callout", openbao.Role{Audiences: []string{"openbao"}, Policies: []string{"fleet-callout"}, TTL: time.Hour}))
+	token, err := s.provider.Token(map[string]any{"sub": "fleet-callout", "aud": "openbao"})
+	s.must(err)
+
+	s.config = s.broker.Callout()
+	s.config.OIDC.Issuer, s.config.OIDC.Audience = s.provider.Issuer(), s.provider.ProjectID()
+	s.config.OpenBao.Address, s.config.OpenBao.LoginTokenFile = s.bao.Address(), filepath.Join(t.TempDir(), "token")
+	s.must(os.WriteFile(s.config.OpenBao.LoginTokenFile, []byte(token), 0o600))
+	for _, id := range []wire.DeviceID{"pi-1", "pi-2"} {
+		_, err := s.provider.AddMachine(oidc.Machine{Name: "device-" + string(id), Roles: []string{"device"}, RoleClaims: oidc.ProjectRoleMap})
+		s.must(err)
+		s.must(s.bao.PutSecret(t.Context(), "fleet", "devices/"+string(id), map[string]any{}))
+	}
+	return s
+}
+
+func (s *site) must(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+// start runs a replica and returns when it is ready.
+func (s *site) start() *process.Process {
+	s.Helper()
+	dir := s.TempDir()
+	probe, err := process.FreePort()
+	s.must(err)
+	c := s.config
+	c.MetricsAddress, c.ProbeAddress = "0", fmt.Sprintf("127.0.0.1:%d", probe)
+	data, err := yaml.Marshal(c)
+	s.must(err)
+	s.must(os.WriteFile(filepath.Join(dir, "config.yaml"), data, 0o600))
+	p, err := process.Start(process.Spec{Path: binary, Args: []string{"--config", filepath.Join(dir, "config.yaml")}, Log: filepath.Join(dir, "log")})
+	s.must(err)
+	s.Cleanup(func() {
+		p.Stop(0)
+		if log, err := os.ReadFile(filepath.Join(dir, "log")); err == nil && s.Failed() {
+			s.Logf("fleet-callout's log:\n%s", log)
+		}
+	})
+	s.eventually("it is ready", func() bool {
+		response, err := http.Get("http://" + c.ProbeAddress + "/readyz")
+		if err != nil {
+			return false
+		}
+		defer func() { _ = response.Body.Close() }()
+		defer http.DefaultClient.CloseIdleConnections()
+		return response.StatusCode == http.StatusOK
+	})
+	return p
+}
+
+func (s *site) eventually(what string, holds func() bool) {
+	s.Helper()
+	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.Fatalf("not in a minute: %s", what)
+		}
+	}
+}
+
+func (s *site) token(id wire.DeviceID) string {
+	s.Helper()
+	claims, err := s.provider.Claims("device-" + string(id))
+	s.must(err)
+	token, err := s.provider.Token(claims)
+	s.must(err)
+	return token
+}
+
+// connect connects as a device; closed ends with the connection.
+func (s *site) connect(token string) (closed <-chan struct{}, err error) {
+	s.Helper()
+	ended := make(chan struct{})
+	nc, err := nats.Connect(s.broker.URL(), nats.Token(token), nats.NoReconnect(), nats.Timeout(10*time.Second),
+		nats.ClosedHandler(func(*nats.Conn) { close(ended) }))
+	if err == nil {
+		s.Cleanup(nc.Close)
+	}
+	return ended, err
+}
+
+// TestRevokeCutsOne: two replicas, two devices, one of which is revoked: it is cut
+// off and stays out, and the other one notices nothing.
+func TestRevokeCutsOne(t *testing.T) {
+	s := newSite(t)
+	s.start()
+	s.start()
+	stolen, err := s.connect(s.token("pi-1"))
+	s.must(err)
+	kept, err := s.connect(s.token("pi-2"))
+	s.must(err)
+	s.must(s.bao.PutSecret(t.Context(), "fleet", "revoked/pi-1", map[string]any{"reason": "stolen"}))
+	select {
+	case <-stolen:
+	case <-time.After(30 * time.Second):
+		t.Error("the revoked device stays connected")
+	}
+	// Both replicas look every two seconds; until then the other may let it in, and
+	// cuts it off again.
+	s.eventually("it stays out", func() bool { _, err := s.connect(s.token("pi-1")); return errors.Is(err, nats.ErrAuthorization) })
+	select {
+	case <-kept:
+		t.Error("the other device was cut off")
+	default:
+	}
+}
+
+// TestReplicaDies: the other one answers.
+func TestReplicaDies(t *testing.T) {
+	s := newSite(t)
+	first, _ := s.start(), s.start()
+	first.Stop(0)
+	for range 20 {
+		s.eventually("a device gets in", func() bool { _, err := s.connect(s.token("pi-1")); return err == nil })
+	}
+}
+
+// TestOutages: provider and OpenBao are down; devices that were here before come
+// back, and others wait.
+func TestOutages(t *testing.T) {
+	s := newSite(t)
+	s.start()
+	known, unknown := s.token("pi-1"), s.token("pi-2")
+	_, err := s.connect(known)
+	s.must(err)
+	s.provider.Stop()
+	s.bao.Kill()
+	if _, err := s.connect(known); err != nil {
+		t.Errorf("a known device: %v", err)
+	}
+	if _, err := s.connect(unknown); err == nil {
+		t.Error("a device that was never here was let in without its policy")
+	}
+	s.must(s.bao.Restart(t.Context()))
+	s.eventually("the other gets in", func() bool { _, err := s.connect(unknown); return err == nil })
+}
