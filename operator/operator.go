@@ -38,6 +38,7 @@ import (
 	"github.com/nationtech/harmony-fleet/operator/deployment"
 	"github.com/nationtech/harmony-fleet/operator/device"
 	"github.com/nationtech/harmony-fleet/operator/engine"
+	"github.com/nationtech/harmony-fleet/operator/openbao"
 	"github.com/nationtech/harmony-fleet/operator/schema"
 )
 
@@ -85,10 +86,19 @@ func Run(ctx context.Context, kube *rest.Config, c config.OperatorConfig, o Opti
 	o.Log.Info("signing desired state", "publicKeys", signer.Keys())
 	recorder := mgr.GetEventRecorder(string(engine.FieldOwner))
 	gate := schema.New(mgr.GetAPIReader(), o.Log.WithName("schema"))
-	core := engine.New(engine.Options{
+	options := engine.Options{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: recorder,
 		Config: c, Signer: signer, Log: o.Log.WithName("engine"), Now: o.Now,
-	})
+	}
+	var policies *openbao.Store
+	if c.OpenBao.Address != "" {
+		if policies, err = openbao.New(openbao.Options{Config: c.OpenBao, Log: o.Log.WithName("openbao"), Now: o.Now}); err != nil {
+			return err
+		}
+		defer policies.Close()
+		options.Policies = policies
+	}
+	core := engine.New(options)
 	deployments, err := controllerFor(mgr, "deployment", &v1alpha1.Deployment{}, watch[*v1alpha1.Deployment]{
 		changed: deployment.Changed(),
 		reconciler: deployment.New(deployment.Options{
@@ -107,6 +117,9 @@ func Run(ctx context.Context, kube *rest.Config, c config.OperatorConfig, o Opti
 		return err
 	}
 	work := leading{gate: gate, engine: core, loops: []func(context.Context) error{core.Run, deployments.Start, devices.Start}}
+	if policies != nil {
+		work.loops = append(work.loops, func(ctx context.Context) error { policies.Run(ctx, func([]wire.DeviceID) {}); return nil })
+	}
 	for _, runnable := range []manager.Runnable{gate, work} {
 		if err := mgr.Add(runnable); err != nil {
 			return fmt.Errorf("adding to the manager: %w", err)

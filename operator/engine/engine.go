@@ -28,6 +28,7 @@ import (
 
 	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/policy"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/operator/bus"
 	"github.com/nationtech/harmony-fleet/operator/fleet"
@@ -46,9 +47,19 @@ type Options struct {
 	Config config.OperatorConfig
 	// Signer signs desired state.
 	Signer *wire.Signer
-	Log    logr.Logger
+	// Policies say which labels a device may claim; nil lets it claim any.
+	Policies Policies
+	Log      logr.Logger
 	// Now is the time.
 	Now func() time.Time
+}
+
+// Policies is where the policies of devices are kept.
+type Policies interface {
+	// Policy of a device. It fails with policy.ErrNone, policy.ErrRevoked or
+	// policy.ErrMalformed when that is certain, and otherwise because it could not
+	// be found out.
+	Policy(context.Context, wire.DeviceID) (policy.Policy, error)
 }
 
 // source is something that is replayed whole before the core may act.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/policy"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/operator/fleet"
 )
@@ -113,7 +115,14 @@ func (e *Engine) applyInfo(ctx context.Context, id wire.DeviceID) {
 // applyDevice makes the Device say what the device reported. It writes nothing
 // when it says so already.
 func (e *Engine) applyDevice(ctx context.Context, id wire.DeviceID, info wire.DeviceInfo) error {
-	labels, conflicts := fleet.SanitizeLabels(id, info.Labels)
+	allows, err := e.allowed(ctx, id)
+	if errors.Is(err, policy.ErrRevoked) {
+		return nil // whatever it said last, the Device stays as it is
+	}
+	if err != nil {
+		return err
+	}
+	labels, conflicts := fleet.SanitizeLabels(id, info.Labels, allows)
 	reported, err := digestOf(labels)
 	if err != nil {
 		return err
@@ -138,6 +147,20 @@ func (e *Engine) applyDevice(ctx context.Context, id wire.DeviceID, info wire.De
 		return nil
 	}
 	return e.patchConflicts(ctx, id, conflicts)
+}
+
+// allowed is which labels the device may claim: with a label it asks for what is
+// meant for whoever has it. One without a usable policy may claim none. It fails
+// with policy.ErrRevoked, or because it could not be found out.
+func (e *Engine) allowed(ctx context.Context, id wire.DeviceID) (func(key, value string) bool, error) {
+	if e.o.Policies == nil {
+		return func(string, string) bool { return true }, nil
+	}
+	decided, err := e.o.Policies.Policy(ctx, id)
+	if errors.Is(err, policy.ErrNone) || errors.Is(err, policy.ErrMalformed) {
+		return func(string, string) bool { return false }, nil
+	}
+	return decided.Allows, err
 }
 
 // deviceApply holds what the operator owns of a Device, and no zero values.

@@ -27,8 +27,9 @@ var reservedDomains = []string{"kubernetes.io", "k8s.io", v1alpha1.Group}
 // what Kubernetes does not allow in a key or a value becomes '-', and what is too
 // long is cut. conflicts says which labels could not be taken and why, sorted and
 // bounded as v1alpha1.DeviceStatus.LabelConflicts is. labels always holds the
-// device's id under v1alpha1.LabelDeviceID.
-func SanitizeLabels(id wire.DeviceID, reported map[string]string) (labels map[string]string, conflicts []string) {
+// device's id under v1alpha1.LabelDeviceID, and of the others those that allows
+// takes as they become.
+func SanitizeLabels(id wire.DeviceID, reported map[string]string, allows func(key, value string) bool) (labels map[string]string, conflicts []string) {
 	labels = map[string]string{}
 	refuse := func(key, why string) {
 		text := fmt.Sprintf("%q: %s", wire.CleanText(key, maxShownKey), why)
@@ -54,7 +55,11 @@ func SanitizeLabels(id wire.DeviceID, reported map[string]string) (labels map[st
 		for _, key := range keys {
 			switch {
 			case key == clean || len(keys) == 1:
-				labels[clean] = sanitizeName(reported[key])
+				if value := sanitizeName(reported[key]); allows(clean, value) {
+					labels[clean] = value
+				} else {
+					refuse(key, fmt.Sprintf("the device's policy does not allow the value %q", value))
+				}
 			case exact:
 				refuse(key, fmt.Sprintf("it becomes %q, which is reported as well", clean))
 			default:

@@ -43,6 +43,13 @@ func TestSanitizeLabels(t *testing.T) {
 				`"device id": the operator sets this label`, `"device-id": the operator sets this label`,
 			}},
 		},
+		"Forbidden": {
+			reason:   "the policy is asked about labels as they become",
+			reported: map[string]string{"forbidden~": "a b", "env": "prod"},
+			want: want{labels: map[string]string{"env": "prod"}, conflicts: []string{
+				`"forbidden~": the device's policy does not allow the value "a-b"`,
+			}},
+		},
 		"Reserved": {
 			reason: "prefixes that mean something to Kubernetes or the fleet are not for a device to claim",
 			reported: map[string]string{
@@ -80,7 +87,7 @@ func TestSanitizeLabels(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			labels, conflicts := SanitizeLabels("me", tc.reported)
+			labels, conflicts := SanitizeLabels("me", tc.reported, func(key, _ string) bool { return key != "forbidden" })
 			tc.want.labels["device-id"] = "me"
 			if diff := cmp.Diff(tc.want, want{labels, conflicts}, cmp.AllowUnexported(want{}), cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", tc.reason, diff)
@@ -93,7 +100,7 @@ func TestSanitizeLabels(t *testing.T) {
 func TestSanitizeLabelsAlwaysFit(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.OneOf(rapid.StringN(0, 80, 512), rapid.StringMatching(`[a-z./_ -]{0,90}`))
-		labels, conflicts := SanitizeLabels("me", rapid.MapOfN(text, text, 0, wire.MaxLabels).Draw(t, "reported"))
+		labels, conflicts := SanitizeLabels("me", rapid.MapOfN(text, text, 0, wire.MaxLabels).Draw(t, "reported"), func(string, string) bool { return true })
 		for key, value := range labels {
 			if problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); len(problems) > 0 {
 				t.Fatalf("%q=%q: %v", key, value, problems)

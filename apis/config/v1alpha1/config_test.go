@@ -64,6 +64,7 @@ func TestOperatorValidateNamesTheField(t *testing.T) {
 		"no namespace":       {func(c *v1alpha1.OperatorConfig) { c.LeaderElection.Namespace = "" }, "leaderElection.namespace"},
 		"no patches allowed": {func(c *v1alpha1.OperatorConfig) { c.Status.PatchesPerSecond = 0 }, "status.patchesPerSecond"},
 		"no signing key":     {func(c *v1alpha1.OperatorConfig) { c.Signing.KeyFiles = nil }, "signing: keyFiles"},
+		"policies in clear":  {func(c *v1alpha1.OperatorConfig) { c.OpenBao.Address = "http://bao" }, "openbao: address"},
 		"five signing keys":  {func(c *v1alpha1.OperatorConfig) { c.Signing.KeyFiles = make([]string, 5) }, "signing: keyFiles"},
 		"a short validity":   {func(c *v1alpha1.OperatorConfig) { c.Signing.Validity = 1 }, "signing: validity"},
 		"no audit":           {func(c *v1alpha1.OperatorConfig) { c.AuditInterval = 0 }, "auditInterval"},

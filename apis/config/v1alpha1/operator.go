@@ -15,6 +15,9 @@ type OperatorConfig struct {
 	Credentials Credentials `json:"credentials"`
 	// Signing is how desired state is signed.
 	Signing Signing `json:"signing"`
+	// OpenBao has the policies that say which labels a device may claim; without an
+	// address a device may claim any.
+	OpenBao OpenBaoSection `json:"openbao"`
 	// LeaderElection lets one of several replicas work at a time.
 	LeaderElection LeaderElection `json:"leaderElection"`
 	// Status bounds what the status costs the API server.
@@ -77,7 +80,10 @@ type StatusBudget struct {
 
 // OperatorDefaults is what holds where the file is silent.
 func OperatorDefaults() OperatorConfig {
+	policies := OpenBaoDefaults()
+	policies.LoginRole = "fleet-operator"
 	return OperatorConfig{
+		OpenBao:        policies,
 		Signing:        Signing{Validity: Duration(30 * 24 * time.Hour)},
 		LeaderElection: LeaderElection{Enabled: true, Namespace: "fleet-system"},
 		Status:         StatusBudget{PatchesPerSecond: 200},
@@ -100,6 +106,11 @@ func (c OperatorConfig) Validate() error {
 	}
 	if err := c.Signing.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("signing: %w", err))
+	}
+	if c.OpenBao.Address != "" {
+		if err := c.OpenBao.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("openbao: %w", err))
+		}
 	}
 	if c.LeaderElection.Enabled && c.LeaderElection.Namespace == "" {
 		errs = append(errs, errors.New("leaderElection.namespace: must not be empty"))
