@@ -1,7 +1,8 @@
 // Package kube runs a real Kubernetes control plane on loopback for tests and
-// the demo: etcd, kube-apiserver with RBAC on, and the two controllers that
-// deletion needs (namespaces and garbage collection). It needs no privileges and
-// no container runtime. It never runs pods: there is no scheduler and no node.
+// the demo: etcd, kube-apiserver with RBAC on, the two controllers that deletion
+// needs (namespaces and garbage collection) and the one that aggregates
+// ClusterRoles. It needs no privileges and no container runtime. It never runs
+// pods: there is no scheduler and no node.
 package kube
 
 import (
@@ -31,6 +32,11 @@ type Options struct {
 	// Fsync makes etcd sync every write to disk, as in production. Off, a power
 	// cut loses data and writes are quick.
 	Fsync bool
+	// Authentication is the text of an AuthenticationConfiguration, as an operator
+	// of a cluster writes it: who may log in beside the administrator's
+	// certificate, with tokens of which OpenID provider. The API server must reach
+	// that provider by https. When empty, it knows no provider.
+	Authentication []byte
 	// Progress hears about building the programs the first time; nil means
 	// standard error.
 	Progress io.Writer
@@ -45,6 +51,8 @@ type ControlPlane struct {
 	port       int
 	binaries   map[string]string
 	etcdURL    string
+	// authentication is the file of Options.Authentication; "" for none.
+	authentication string
 
 	mu      sync.Mutex // guards running: a sampler may read PIDs at any time
 	running map[string]*process.Process
@@ -86,6 +94,9 @@ func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := c.prepare(); err != nil {
+		return nil, err
+	}
+	if err := c.writeAuthentication(o.Authentication); err != nil {
 		return nil, err
 	}
 	if err := c.startEtcd(ctx, o.Fsync); err != nil {
@@ -178,6 +189,19 @@ func (c *ControlPlane) prepare() (err error) {
 	}
 	c.kubeconfig = filepath.Join(c.dir, "admin.kubeconfig")
 	return writeKubeconfig(c.kubeconfig, c.config)
+}
+
+// writeAuthentication keeps the configuration where every start of the API server
+// finds it.
+func (c *ControlPlane) writeAuthentication(configuration []byte) error {
+	if len(configuration) == 0 {
+		return nil
+	}
+	c.authentication = filepath.Join(c.dir, "authentication.yaml")
+	if err := os.WriteFile(c.authentication, configuration, 0o600); err != nil {
+		return fmt.Errorf("writing the authentication configuration: %w", err)
+	}
+	return nil
 }
 
 func writeKubeconfig(path string, config *rest.Config) error {

@@ -108,6 +108,30 @@ func TestGarbageCollection(t *testing.T) {
 	})
 }
 
+func TestClusterRolesAggregate(t *testing.T) {
+	roles := client(t, Shared(t).Config()).RbacV1().ClusterRoles()
+	eventually(t, "the role view holds what it is made of", func() bool {
+		view, err := roles.Get(t.Context(), "view", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(view.Rules) > 0
+	})
+}
+
+// The API server reads the configuration, and ends with the reason when it makes
+// no sense; people who log in for real are a test of operator/access.
+func TestAuthenticationIsRead(t *testing.T) {
+	_, err := Start(t.Context(), Options{Progress: io.Discard, Authentication: []byte(`
+apiVersion: apiserver.config.k8s.io/v1
+kind: AuthenticationConfiguration
+jwt: [{issuer: {url: "http://127.0.0.1", audiences: [a]}, claimMappings: {username: {claim: sub, prefix: ""}}}]
+`)})
+	if err == nil || !strings.Contains(err.Error(), "URL scheme must be https") {
+		t.Errorf("an issuer without TLS: %v", err)
+	}
+}
+
 func TestRBACIsOn(t *testing.T) {
 	config := Shared(t).Config()
 	config.Impersonate.UserName = "nobody-in-particular"

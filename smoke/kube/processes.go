@@ -62,19 +62,24 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
 		return nil
 	}
 	pki := filepath.Join(c.dir, "pki")
-	p, err := c.start(apiServerName,
-		"--etcd-servers="+c.etcdURL,
-		"--bind-address=127.0.0.1", "--secure-port="+strconv.Itoa(c.port),
+	args := []string{
+		"--etcd-servers=" + c.etcdURL,
+		"--bind-address=127.0.0.1", "--secure-port=" + strconv.Itoa(c.port),
 		// A loopback address may not be advertised. Nothing routes to this one,
 		// reserved for documentation, and nothing publishes it.
 		"--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none",
 		"--service-cluster-ip-range=10.0.0.0/24",
 		"--authorization-mode=RBAC",
-		"--client-ca-file="+filepath.Join(pki, "ca.crt"),
-		"--tls-cert-file="+filepath.Join(pki, "server.crt"), "--tls-private-key-file="+filepath.Join(pki, "server.key"),
+		"--client-ca-file=" + filepath.Join(pki, "ca.crt"),
+		"--tls-cert-file=" + filepath.Join(pki, "server.crt"), "--tls-private-key-file=" + filepath.Join(pki, "server.key"),
 		"--service-account-issuer=https://kubernetes.default.svc",
-		"--service-account-key-file="+filepath.Join(pki, "accounts.key"),
-		"--service-account-signing-key-file="+filepath.Join(pki, "accounts.key"))
+		"--service-account-key-file=" + filepath.Join(pki, "accounts.key"),
+		"--service-account-signing-key-file=" + filepath.Join(pki, "accounts.key"),
+	}
+	if c.authentication != "" {
+		args = append(args, "--authentication-config="+c.authentication)
+	}
+	p, err := c.start(apiServerName, args...)
 	if err != nil {
 		return err
 	}
@@ -105,6 +110,6 @@ func (c *ControlPlane) StopAPIServer() error {
 func (c *ControlPlane) startControllers() error {
 	_, err := c.start(controllerName,
 		"--kubeconfig="+c.kubeconfig, "--leader-elect=false", "--secure-port=0",
-		"--controllers=namespace-controller,garbage-collector-controller")
+		"--controllers=namespace-controller,garbage-collector-controller,clusterrole-aggregation-controller")
 	return err
 }
