@@ -31,6 +31,8 @@ func CutConnection(server string) string { return "$SYS.REQ.SERVER." + server + 
 type Account struct {
 	Name      string
 	JetStream bool
+	// Why the account is there.
+	Why string
 	// Exports are lent to the account that they name alone.
 	Exports []Exchange
 	// Imports are taken from the account that they name, under the same subject.
@@ -43,32 +45,42 @@ type Exchange struct {
 	Account string
 	Subject string
 	Stream  bool
+	// Why it crosses.
+	Why string
 }
 
 // Accounts is the account layout, the same for the embedded broker, the chart
 // and the callout.
 func Accounts() []Account {
-	toFleet := []string{
-		DeviceInfos.Subjects(),
-		DeviceStates.Subjects(),
-		DeviceHeartbeats.Subjects(),
-		DesiredState.DirectGet(">"),
+	lent := []Exchange{
+		{Subject: DeviceInfos.Subjects(), Why: "agents write what their devices are"},
+		{Subject: DeviceStates.Subjects(), Why: "agents write how their deployments do"},
+		{Subject: DeviceHeartbeats.Subjects(), Why: "agents give signs of life"},
+		{Subject: DesiredState.DirectGet(">"), Why: "agents read what they shall run, each key by its own subject, which permissions can tell apart"},
+		{Subject: DesiredHint(">"), Stream: true, Why: "agents hear that something they read has changed"},
 	}
-	fleet := Account{Name: AccountFleet, JetStream: true}
-	devices := Account{Name: AccountDevices}
-	for _, subject := range toFleet {
-		fleet.Exports = append(fleet.Exports, Exchange{Account: AccountDevices, Subject: subject})
-		devices.Imports = append(devices.Imports, Exchange{Account: AccountFleet, Subject: subject})
-	}
-	hints := DesiredHint(">")
-	fleet.Exports = append(fleet.Exports, Exchange{Account: AccountDevices, Subject: hints, Stream: true})
-	devices.Imports = append(devices.Imports, Exchange{Account: AccountFleet, Subject: hints, Stream: true})
-	devices.Exports = []Exchange{{Account: AccountFleet, Subject: AllCommands}}
-	fleet.Imports = []Exchange{{Account: AccountDevices, Subject: AllCommands}}
-	auth, system := Account{Name: AccountAuth}, Account{Name: AccountSystem}
-	for _, subject := range []string{DeviceConnections, CutConnections} {
-		system.Exports = append(system.Exports, Exchange{Account: AccountAuth, Subject: subject})
-		auth.Imports = append(auth.Imports, Exchange{Account: AccountSystem, Subject: subject})
-	}
+	fleet := Account{Name: AccountFleet, JetStream: true,
+		Why: "Holds every stream; the operator and people connect to it, and devices never do."}
+	devices := Account{Name: AccountDevices,
+		Why: "Holds the devices and no stream: in one shared account a device could have the server write into another device's keys, through the reply subject of an acknowledgement."}
+	auth := Account{Name: AccountAuth,
+		Why: "Holds the auth callout and nothing else: what it hears has the tokens of everybody."}
+	lend(&fleet, &devices, lent...)
+	lend(&devices, &fleet, Exchange{Subject: AllCommands, Why: "people ask devices for a sign of life or for logs"})
+	system := Account{Name: AccountSystem,
+		Why: "The broker's own; nobody connects to it, and it lends what cuts a revoked device off."}
+	lend(&system, &auth,
+		Exchange{Subject: DeviceConnections, Why: "the callout finds the connections of a revoked device, on every server"},
+		Exchange{Subject: CutConnections, Why: "the callout ends them"})
 	return []Account{fleet, devices, auth, system}
+}
+
+// lend exports from one account what the other imports.
+func lend(from, to *Account, lent ...Exchange) {
+	for _, e := range lent {
+		e.Account = to.Name
+		from.Exports = append(from.Exports, e)
+		e.Account = from.Name
+		to.Imports = append(to.Imports, e)
+	}
 }
