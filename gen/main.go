@@ -6,9 +6,12 @@ package main
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 
 	"github.com/nationtech/harmony-fleet/gen/api"
+	"github.com/nationtech/harmony-fleet/gen/manifest"
+	"github.com/nationtech/harmony-fleet/gen/tree"
 )
 
 func main() {
@@ -22,7 +25,7 @@ func main() {
 }
 
 func run(root string, check bool) error {
-	files, err := api.Files(root)
+	files, err := generate(root)
 	if err != nil {
 		return err
 	}
@@ -44,4 +47,15 @@ func run(root string, check bool) error {
 		return fmt.Errorf("%d generated files have drifted; run `make generate`", len(drift))
 	}
 	return nil
+}
+
+// generate makes every generated file of the module whose root is the folder root.
+func generate(root string) (tree.Tree, error) {
+	files, err := api.Files(root)
+	if err != nil {
+		return nil, err
+	}
+	documents, err := manifest.Files()
+	maps.Copy(files, documents)
+	return files, err
 }
