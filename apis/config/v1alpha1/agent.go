@@ -53,30 +53,6 @@ type PodmanSection struct {
 	PollInterval Duration `toml:"poll_interval"`
 }
 
-// CredentialType tells the kinds of credentials apart.
-type CredentialType string
-
-const (
-	// CredentialPassword is a user name and a password of the broker's own.
-	CredentialPassword CredentialType = "password"
-	// CredentialNKey is a key of the program's own, which never leaves it: the
-	// broker, or its auth callout, knows the public part.
-	CredentialNKey CredentialType = "nkey"
-)
-
-// Credentials is how a program proves to the broker who it is: a union told
-// apart by Type, and an unknown type is refused.
-type Credentials struct {
-	Type CredentialType `toml:"type" json:"type"`
-	// User, and its password: PasswordFile is read at every connect, and
-	// Password is for trials.
-	User         string `toml:"user" json:"user,omitempty"`
-	Password     string `toml:"password" json:"password,omitempty"`
-	PasswordFile string `toml:"password_file" json:"passwordFile,omitempty"`
-	// SeedFile holds the seed of a user nkey ("SU…"); it is read at every connect.
-	SeedFile string `toml:"seed_file" json:"seedFile,omitempty"`
-}
-
 // AgentDefaults is what holds where a file is silent.
 func AgentDefaults() AgentConfig {
 	return AgentConfig{
@@ -138,25 +114,6 @@ func (n NATSSection) Validate() error {
 		}
 	}
 	return nil
-}
-
-// Validate reports what is wrong with the credentials.
-func (c Credentials) Validate() error {
-	switch c.Type {
-	case CredentialPassword:
-		if c.User == "" || (c.Password == "") == (c.PasswordFile == "") || c.SeedFile != "" {
-			return errors.New("type password needs user and exactly one of password_file and password, and nothing else")
-		}
-		return nil
-	case CredentialNKey:
-		if c.SeedFile == "" || c.User != "" || c.Password != "" || c.PasswordFile != "" {
-			return errors.New("type nkey needs seed_file and nothing else")
-		}
-		return nil
-	case "":
-		return errors.New(`type: missing; write type = "password" or type = "nkey"`)
-	}
-	return fmt.Errorf(`type: %q is unknown; this version knows "password" and "nkey"`, c.Type)
 }
 
 func validTrust(keys []string) error {

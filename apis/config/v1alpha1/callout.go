@@ -81,7 +81,7 @@ func (c CalloutConfig) Validate() error {
 	if err := c.NATS.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("nats: %w", err))
 	}
-	if err := c.Credentials.Validate(); err != nil {
+	if err := c.Credentials.validateInCluster(); err != nil {
 		errs = append(errs, fmt.Errorf("credentials: %w", err))
 	}
 	if c.IssuerKeyFile == "" {

@@ -16,6 +16,18 @@ func validAgent() v1alpha1.AgentConfig {
 	return c
 }
 
+// zitadel and client are valid credentials of a provider.
+func zitadel() v1alpha1.Credentials {
+	return v1alpha1.Credentials{Type: "zitadel-jwt", Issuer: "https://sso.example.com", Audience: "1234", KeyFile: "/etc/fleet-agent/key.json"}
+}
+
+func client() v1alpha1.Credentials {
+	return v1alpha1.Credentials{
+		Type: "oidc-client-credentials", Issuer: "https://sso.example.com", Audience: "fleet", ClientID: "pi-42",
+		ClientSecretFile: "/etc/fleet-agent/secret", CAFile: "/etc/fleet-agent/ca.pem",
+	}
+}
+
 func TestAgentValidateNamesTheField(t *testing.T) {
 	cases := map[string]struct {
 		change func(*v1alpha1.AgentConfig)
@@ -39,6 +51,31 @@ func TestAgentValidateNamesTheField(t *testing.T) {
 		"a key without a file":   {func(c *v1alpha1.AgentConfig) { c.Credentials = v1alpha1.Credentials{Type: "nkey"} }, "[credentials] type nkey"},
 		"a key and a password":   {func(c *v1alpha1.AgentConfig) { c.Credentials.SeedFile = "/k" }, "[credentials] type password"},
 		"two passwords":          {func(c *v1alpha1.AgentConfig) { c.Credentials.Password = "x" }, "[credentials]"},
+		"all types are named":    {func(c *v1alpha1.AgentConfig) { c.Credentials.Type = "magic" }, `"password", "nkey", "zitadel-jwt", "oidc-client-credentials"`},
+		"a machine key":          {func(c *v1alpha1.AgentConfig) { c.Credentials = zitadel() }, ""},
+		"no issuer":              {func(c *v1alpha1.AgentConfig) { c.Credentials = zitadel(); c.Credentials.Issuer = "" }, "issuer is missing"},
+		"issuer in clear": {func(c *v1alpha1.AgentConfig) {
+			c.Credentials = zitadel()
+			c.Credentials.Issuer = "http://sso.example.com"
+		}, "[credentials] type zitadel-jwt: issuer"},
+		"issuer with a slash":   {func(c *v1alpha1.AgentConfig) { c.Credentials = zitadel(); c.Credentials.Issuer += "/" }, "must not end with a slash"},
+		"issuer without a host": {func(c *v1alpha1.AgentConfig) { c.Credentials = zitadel(); c.Credentials.Issuer = "https://" }, "issuer"},
+		"issuer like loopback": {func(c *v1alpha1.AgentConfig) {
+			c.Credentials = zitadel()
+			c.Credentials.Issuer = "http://127.0.0.1.example.com"
+		}, "issuer"},
+		"issuer on loopback": {func(c *v1alpha1.AgentConfig) {
+			c.Credentials = zitadel()
+			c.Credentials.Issuer = "http://127.0.0.1:8080"
+		}, ""},
+		"two audiences":          {func(c *v1alpha1.AgentConfig) { c.Credentials = zitadel(); c.Credentials.Audience = "1 2" }, "audience"},
+		"no key file":            {func(c *v1alpha1.AgentConfig) { c.Credentials = zitadel(); c.Credentials.KeyFile = "" }, "key_file is missing"},
+		"a key and a secret":     {func(c *v1alpha1.AgentConfig) { c.Credentials = zitadel(); c.Credentials.ClientSecretFile = "/s" }, "client_secret_file belongs to another type; take it away"},
+		"a client":               {func(c *v1alpha1.AgentConfig) { c.Credentials = client() }, ""},
+		"a client with scopes":   {func(c *v1alpha1.AgentConfig) { c.Credentials = client(); c.Credentials.Scopes = []string{"fleet"} }, ""},
+		"scopes in one":          {func(c *v1alpha1.AgentConfig) { c.Credentials = client(); c.Credentials.Scopes = []string{"a b"} }, "write one scope per entry"},
+		"a client without an id": {func(c *v1alpha1.AgentConfig) { c.Credentials = client(); c.Credentials.ClientID = "" }, "client_id is missing"},
+		"scopes of a password":   {func(c *v1alpha1.AgentConfig) { c.Credentials.Scopes = []string{"a"} }, "scopes belongs to another type"},
 		"odd log level":          {func(c *v1alpha1.AgentConfig) { c.Agent.LogLevel = "loud" }, "[agent] log_level"},
 		"no trusted key":         {func(c *v1alpha1.AgentConfig) { c.Agent.TrustedKeys = nil }, "[agent] trusted_keys"},
 		"five trusted keys":      {func(c *v1alpha1.AgentConfig) { c.Agent.TrustedKeys = make([]string, 5) }, "[agent] trusted_keys"},
@@ -61,6 +98,7 @@ func TestOperatorValidateNamesTheField(t *testing.T) {
 	}{
 		"complete":           {func(*v1alpha1.OperatorConfig) {}, ""},
 		"no broker":          {func(c *v1alpha1.OperatorConfig) { c.NATS.URLs = nil }, "nats: urls"},
+		"a token":            {func(c *v1alpha1.OperatorConfig) { c.Credentials = zitadel() }, `credentials: type: "zitadel-jwt" is for agents`},
 		"no namespace":       {func(c *v1alpha1.OperatorConfig) { c.LeaderElection.Namespace = "" }, "leaderElection.namespace"},
 		"no patches allowed": {func(c *v1alpha1.OperatorConfig) { c.Status.PatchesPerSecond = 0 }, "status.patchesPerSecond"},
 		"no signing key":     {func(c *v1alpha1.OperatorConfig) { c.Signing.KeyFiles = nil }, "signing: keyFiles"},

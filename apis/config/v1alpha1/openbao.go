@@ -1,8 +1,8 @@
 package v1alpha1
 
 import (
-	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -56,13 +56,16 @@ func (o OpenBaoSection) Validate() error {
 	return nil
 }
 
-// validHTTP wants an address that nobody on the way can read or change.
+// validHTTP wants an address that nobody on the way can read or change. Issuers are
+// compared letter by letter, so a slash at the end counts.
 func validHTTP(address string) error {
-	if !strings.HasPrefix(address, "https://") && !strings.HasPrefix(address, "http://127.0.0.1:") {
-		return fmt.Errorf("%q must start with https://", address)
+	parsed, err := url.Parse(address)
+	if err != nil || parsed.Host == "" || parsed.User != nil || parsed.RawQuery != "" || parsed.Fragment != "" ||
+		(parsed.Scheme != "https" && (parsed.Scheme != "http" || parsed.Hostname() != "127.0.0.1")) {
+		return fmt.Errorf(`%q must look like "https://host.example.com"; http:// is for 127.0.0.1 alone`, address)
 	}
 	if strings.HasSuffix(address, "/") {
-		return errors.New("must not end with a slash")
+		return fmt.Errorf("%q must not end with a slash", address)
 	}
 	return nil
 }

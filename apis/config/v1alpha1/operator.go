@@ -101,7 +101,7 @@ func (c OperatorConfig) Validate() error {
 	if err := c.NATS.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("nats: %w", err))
 	}
-	if err := c.Credentials.Validate(); err != nil {
+	if err := c.Credentials.validateInCluster(); err != nil {
 		errs = append(errs, fmt.Errorf("credentials: %w", err))
 	}
 	if err := c.Signing.Validate(); err != nil {
