@@ -20,6 +20,7 @@ import (
 	"github.com/nationtech/harmony-fleet/agent/podman"
 	"github.com/nationtech/harmony-fleet/agent/status"
 	"github.com/nationtech/harmony-fleet/agent/store"
+	"github.com/nationtech/harmony-fleet/agent/token"
 	"github.com/nationtech/harmony-fleet/agent/workload"
 	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/wire"
@@ -99,7 +100,7 @@ func (a *agent) assemble() error {
 	}
 	a.manager = manager
 	a.bus = bus.New(bus.Options{
-		Target:     Target(a.cfg),
+		Target:     Target(a.cfg, a.Log),
 		Session:    a.session,
 		Workloads:  a.manager,
 		Commands:   map[wire.Verb]bus.Handler{wire.VerbPing: a.ping, wire.VerbLogs: a.logs},
@@ -125,8 +126,12 @@ func (a *agent) work(ctx context.Context) error {
 }
 
 // Target is the broker of a configuration, and the device to be there.
-func Target(cfg v1alpha1.AgentConfig) bus.Target {
-	return bus.Target{Device: wire.DeviceID(cfg.Agent.DeviceID), NATS: cfg.NATS, Credentials: cfg.Credentials, TrustedKeys: cfg.Agent.TrustedKeys}
+func Target(cfg v1alpha1.AgentConfig, log logr.Logger) bus.Target {
+	target := bus.Target{Device: wire.DeviceID(cfg.Agent.DeviceID), NATS: cfg.NATS, Credentials: cfg.Credentials, TrustedKeys: cfg.Agent.TrustedKeys}
+	if cfg.Credentials.FromProvider() {
+		target.Tokens = token.New(token.Options{Credentials: cfg.Credentials, Now: time.Now, Log: log.WithName("token")})
+	}
+	return target
 }
 
 // putState passes a state on to the broker.

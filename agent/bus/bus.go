@@ -42,6 +42,20 @@ type Target struct {
 	// TrustedKeys are the keys of the configuration whose signature counts, until
 	// a manifest names others.
 	TrustedKeys []string
+	// Tokens are where a login gets its token from; nil unless the Credentials are
+	// FromProvider.
+	Tokens Tokens
+}
+
+// Tokens gives out what proves to the broker which device this is.
+type Tokens interface {
+	// Token to log in with now.
+	Token(context.Context) (string, error)
+	// Renewed waits, after a login with a token, until there is a fresher one; it
+	// is false when ctx ended first.
+	Renewed(ctx context.Context, than string) bool
+	// Refused tells that the broker did not take the token.
+	Refused(token string)
 }
 
 // Options of a Bus; all are needed.
@@ -71,6 +85,9 @@ type Bus struct {
 	// Run's goroutine uses them.
 	problem     string
 	connections int
+	// renewing is why the last connection ended as it was meant to; "" when it
+	// failed.
+	renewing string
 }
 
 // timing is what tests shorten.
@@ -154,6 +171,10 @@ func (b *Bus) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if b.renewing = renewal(err, time.Since(started)); b.renewing != "" {
+			attempt = -1
+			continue // at once, and nobody need hear of it
+		}
 		if time.Since(started) > stable {
 			attempt = 0
 		}
@@ -174,10 +195,10 @@ func (b *Bus) Run(ctx context.Context) {
 func (b *Bus) connection(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	closed := make(chan error, 1)
-	nc, err := dial(ctx, b.Target,
-		nats.ErrorHandler(b.asyncError),
-		nats.ClosedHandler(func(nc *nats.Conn) { closed <- nc.LastError() }))
+	end := newEnding()
+	token, nc, err := dial(ctx, b.Target,
+		nats.ErrorHandler(func(nc *nats.Conn, of *nats.Subscription, err error) { end.hear(err); b.asyncError(nc, of, err) }),
+		nats.ClosedHandler(func(nc *nats.Conn) { end.closed(nc.LastError()) }))
 	if err != nil {
 		return err
 	}
@@ -195,16 +216,27 @@ func (b *Bus) connection(ctx context.Context) error {
 	}
 	b.Connection(nc.ConnectedUrlRedacted(), nil)
 	b.problem = ""
-	b.Log.Info("connected to the broker", "url", nc.ConnectedUrlRedacted(), "version", nc.ConnectedServerVersion())
+	if b.renewing != "" {
+		b.Log.Info("connection to the broker renewed", "reason", b.renewing)
+	} else {
+		b.Log.Info("connected to the broker", "url", nc.ConnectedUrlRedacted(), "version", nc.ConnectedServerVersion())
+	}
 
 	var work sync.WaitGroup
 	work.Go(func() { s.beat(ctx) })
 	work.Go(func() { s.follow(ctx) })
 	work.Go(func() { s.deliver(ctx) })
 	work.Go(func() { s.answer(ctx, &work) })
+	if b.Tokens != nil {
+		work.Go(func() {
+			if b.Tokens.Renewed(ctx, token) {
+				end.closed(errRenewed)
+			}
+		})
+	}
 	select {
 	case <-ctx.Done():
-	case err = <-closed:
+	case err = <-end.reason:
 		err = explain(b.Target, lost(err))
 	}
 	cancel()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,10 +24,12 @@ const connectTimeout = 10 * time.Second
 // connection begins with a password that is read anew, with a full read of the
 // desired state and with every failure told, which the client's own reconnects
 // leave out in part.
-func dial(ctx context.Context, to Target, more ...nats.Option) (*nats.Conn, error) {
-	login, err := login(to)
+//
+// It returns the token that it logged in with, if it did with one.
+func dial(ctx context.Context, to Target, more ...nats.Option) (token string, nc *nats.Conn, err error) {
+	token, login, err := login(ctx, to)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	options := append([]nats.Option{
 		nats.Name("fleet-agent " + string(to.Device)),
@@ -42,11 +45,14 @@ func dial(ctx context.Context, to Target, more ...nats.Option) (*nats.Conn, erro
 	if file := to.NATS.CAFile; file != "" {
 		options = append(options, nats.RootCAs(file))
 	}
-	nc, err := nats.Connect(strings.Join(to.NATS.URLs, ","), options...)
+	nc, err = nats.Connect(strings.Join(to.NATS.URLs, ","), options...)
 	if err != nil {
-		return nil, explain(to, err)
+		if token != "" && errors.Is(err, nats.ErrAuthorization) {
+			to.Tokens.Refused(token)
+		}
+		return "", nil, explain(to, err)
 	}
-	return nc, nil
+	return token, nc, nil
 }
 
 // dialer ends a connection with its context, also one that hangs in a handshake.
@@ -62,6 +68,51 @@ func (d dialer) Dial(network, address string) (net.Conn, error) {
 	}
 	context.AfterFunc(d.ctx, func() { _ = conn.Close() })
 	return conn, nil
+}
+
+// errRenewed ends a connection that has a fresher token to begin with anew.
+var errRenewed = errors.New("the token was renewed")
+
+// leastLife is how long a connection must have lasted for the end of its session
+// to be nothing but that: a broker that ends each at once is a failure.
+const leastLife = time.Second
+
+// renewal is why a connection that lasted so long ended as it was meant to; "" when
+// it failed.
+func renewal(end error, lasted time.Duration) string {
+	switch {
+	case errors.Is(end, errRenewed):
+		return "the token was renewed"
+	case errors.Is(end, nats.ErrAuthExpired) && lasted > leastLife:
+		return "the broker's session was over"
+	}
+	return ""
+}
+
+// ending is why a connection ended: what the broker said last counts, and not that
+// it hung up then.
+type ending struct {
+	expired atomic.Bool
+	reason  chan error // with room for the first
+}
+
+func newEnding() *ending { return &ending{reason: make(chan error, 1)} }
+
+// hear is called with each problem before closed is.
+func (e *ending) hear(err error) {
+	if errors.Is(err, nats.ErrAuthExpired) {
+		e.expired.Store(true)
+	}
+}
+
+func (e *ending) closed(err error) {
+	if e.expired.Load() {
+		err = nats.ErrAuthExpired
+	}
+	select {
+	case e.reason <- err:
+	default: // it has ended already
+	}
 }
 
 // lost is why a connection ended.
@@ -83,6 +134,8 @@ func explain(to Target, err error) error {
 	switch {
 	case errors.Is(err, nats.ErrAuthorization):
 		return fmt.Errorf("the broker at %s refused the login of %s; check [credentials]: %w", urls, who(to), err)
+	case errors.Is(err, nats.ErrAuthExpired):
+		return fmt.Errorf("the broker at %s ended the session as soon as it began; check the clocks of the broker and its callout: %w", urls, err)
 	case errors.Is(err, nats.ErrNoServers):
 		return fmt.Errorf("nothing listens at %s; check [nats] urls and whether the broker runs: %w", urls, err)
 	case errors.As(err, &dns):
@@ -109,6 +162,8 @@ func (b *Bus) asyncError(_ *nats.Conn, _ *nats.Subscription, err error) {
 	switch {
 	case errors.Is(err, nats.ErrPermissionViolation):
 		b.Log.Error(err, "broker refused a subject: the permissions of this device are not what the agent needs")
+	case errors.Is(err, nats.ErrAuthExpired):
+		b.Log.V(1).Info("broker ends the session, beginning another")
 	case errors.Is(err, nats.ErrSlowConsumer):
 		b.Log.V(1).Info("messages came faster than they are handled, some were dropped")
 	default:

@@ -7,12 +7,14 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -30,6 +32,7 @@ func TestExplain(t *testing.T) {
 		want   string
 	}{
 		"Login":      {"who was refused, and where to look", nats.ErrAuthorization, `refused the login of user "pi": wrong user or password; check [credentials]`},
+		"Session":    {"a broker that ends every session at once", nats.ErrAuthExpired, "check the clocks of the broker"},
 		"Refused":    {"no listener", nats.ErrNoServers, "nothing listens at tls://nats.example.com:4222"},
 		"DNS":        {"a name that does not resolve", &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "nats.example.com"}}, "cannot be resolved"},
 		"Time-out":   {"packets that vanish", &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, "does not answer; check the network"},
@@ -48,6 +51,51 @@ func TestExplain(t *testing.T) {
 				t.Errorf("%s\nexplain() hides the cause", tc.reason)
 			}
 		})
+	}
+}
+
+// TestExplainLogin: who was refused, and where to look, depends on what was shown.
+func TestExplainLogin(t *testing.T) {
+	for kind, want := range map[v1alpha1.CredentialType]string{
+		v1alpha1.CredentialPassword:          `user "pi": wrong user or password`,
+		v1alpha1.CredentialNKey:              `device "pi-4" by its key: nobody let that key in`,
+		v1alpha1.CredentialZitadelJWT:        `device "pi-4" by a token of https://sso.example.com`,
+		v1alpha1.CredentialClientCredentials: "fleet-callout logs the reason",
+	} {
+		to := Target{Device: "pi-4", Credentials: v1alpha1.Credentials{Type: kind, User: "pi", Issuer: "https://sso.example.com"}}
+		if got := explain(to, nats.ErrAuthorization); !strings.Contains(got.Error(), want) {
+			t.Errorf("%s: %q lacks %q", kind, got, want)
+		}
+	}
+}
+
+// TestRenewal: an end that was meant is no failure, and a session that is over as
+// soon as it begins is one.
+func TestRenewal(t *testing.T) {
+	expired := newEnding()
+	expired.hear(nats.ErrAuthExpired)
+	expired.closed(io.EOF) // what the broker does next
+	lost := newEnding()
+	lost.hear(nats.ErrSlowConsumer)
+	lost.closed(io.EOF)
+	renewed := newEnding()
+	renewed.closed(errRenewed)
+	renewed.closed(io.EOF) // too late
+	for name, c := range map[string]struct {
+		end    *ending
+		lasted time.Duration
+		want   string
+	}{
+		"a fresher token":     {renewed, 0, "the token was renewed"},
+		"the session's end":   {expired, time.Minute, "the broker's session was over"},
+		"no session at all":   {expired, time.Millisecond, ""},
+		"a broken connection": {lost, time.Hour, ""},
+	} {
+		err := <-c.end.reason
+		c.end.reason <- err
+		if got := renewal(explain(Target{}, fmt.Errorf("connection lost: %w", err)), c.lasted); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
 	}
 }
 

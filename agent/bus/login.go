@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -11,17 +12,25 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 )
 
-// login is how a connection proves which device it is. Files are read at each
-// connect: what is in them may have been renewed.
-func login(to Target) ([]nats.Option, error) {
-	if to.Credentials.Type == v1alpha1.CredentialNKey {
-		return keyLogin(to)
+// login is how a connection proves which device it is, with the token that it
+// does so with, if it is one. Files are read at each connect: what is in them may
+// have been renewed.
+func login(ctx context.Context, to Target) (token string, options []nats.Option, err error) {
+	switch to.Credentials.Type {
+	case v1alpha1.CredentialNKey:
+		options, err = keyLogin(to)
+		return "", options, err
+	case v1alpha1.CredentialZitadelJWT, v1alpha1.CredentialClientCredentials:
+		if token, err = to.Tokens.Token(ctx); err != nil {
+			return "", nil, fmt.Errorf("getting a token to log in with: %w", err)
+		}
+		return token, []nats.Option{nats.Token(token)}, nil
 	}
 	password, err := password(to)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	return []nats.Option{nats.UserInfo(to.Credentials.User, password)}, nil
+	return "", []nats.Option{nats.UserInfo(to.Credentials.User, password)}, nil
 }
 
 func password(to Target) (string, error) {
@@ -55,10 +64,13 @@ func keyLogin(to Target) ([]nats.Option, error) {
 	return []nats.Option{nats.UserInfo(string(to.Device), ""), nats.Nkey(public, pair.Sign)}, nil
 }
 
-// who is the login in words.
+// who is the login in words, and why it may have been refused.
 func who(to Target) string {
-	if to.Credentials.Type == v1alpha1.CredentialNKey {
+	switch to.Credentials.Type {
+	case v1alpha1.CredentialNKey:
 		return fmt.Sprintf("device %q by its key: nobody let that key in, or it is revoked", to.Device)
+	case v1alpha1.CredentialZitadelJWT, v1alpha1.CredentialClientCredentials:
+		return fmt.Sprintf("device %q by a token of %s, which is not that device's, lacks the role, or was revoked; fleet-callout logs the reason", to.Device, to.Credentials.Issuer)
 	}
 	return fmt.Sprintf("user %q: wrong user or password", to.Credentials.User)
 }

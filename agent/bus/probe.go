@@ -27,7 +27,7 @@ type Findings struct {
 func Probe(ctx context.Context, to Target) (Findings, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	nc, err := dial(ctx, to,
+	_, nc, err := dial(ctx, to,
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { cancel(explain(to, err)) }))
 	if err != nil {
 		return Findings{}, err

@@ -29,7 +29,7 @@ func (p program) check(ctx context.Context, path string) int {
 	for _, part := range []struct {
 		name string
 		try  func(context.Context, v1alpha1.AgentConfig) (string, error)
-	}{{"podman", tryPodman}, {"broker", tryBroker}} {
+	}{{"podman", tryPodman}, {"broker", p.tryBroker}} {
 		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 		found, err := part.try(ctx, cfg)
 		cancel()
@@ -63,8 +63,8 @@ func tryPodman(ctx context.Context, cfg v1alpha1.AgentConfig) (string, error) {
 }
 
 // tryBroker connects, logs in, and uses the permissions that the agent needs.
-func tryBroker(ctx context.Context, cfg v1alpha1.AgentConfig) (string, error) {
-	target := agent.Target(cfg)
+func (p program) tryBroker(ctx context.Context, cfg v1alpha1.AgentConfig) (string, error) {
+	target := agent.Target(cfg, p.logger(cfg))
 	if files, err := store.Open(cfg.Agent.StateDir); err == nil {
 		// Keys that the operator replaced since the configuration was written.
 		if report, err := files.LoadReport(); err == nil {
@@ -82,9 +82,18 @@ func tryBroker(ctx context.Context, cfg v1alpha1.AgentConfig) (string, error) {
 	if findings.Generation == 0 {
 		manifest = "no desired state for this device yet"
 	}
-	as := fmt.Sprintf("as user %q", cfg.Credentials.User)
-	if cfg.Credentials.Type == v1alpha1.CredentialNKey {
-		as = "with its own key"
+	return fmt.Sprintf("%s, %s, %s; %s", findings.Server, encrypted, shown(cfg.Credentials), manifest), nil
+}
+
+// shown is what the broker let in.
+func shown(c v1alpha1.Credentials) string {
+	switch c.Type {
+	case v1alpha1.CredentialNKey:
+		return "with its own key"
+	case v1alpha1.CredentialZitadelJWT:
+		return fmt.Sprintf("with a token of %s for the key in %s", c.Issuer, c.KeyFile)
+	case v1alpha1.CredentialClientCredentials:
+		return fmt.Sprintf("with a token of %s for the client %q", c.Issuer, c.ClientID)
 	}
-	return fmt.Sprintf("%s, %s, %s; %s", findings.Server, encrypted, as, manifest), nil
+	return fmt.Sprintf("as user %q", c.User)
 }
