@@ -155,6 +155,8 @@ func TestDesiredStateIsKept(t *testing.T) {
 			options.Workloads = &workloads{held: held}
 			var refused atomic.Value
 			options.Refused = func(problem error) { refused.Store(fmt.Sprint(problem)) }
+			var looks atomic.Int32
+			options.Now = func() time.Time { return time.Now().Add(time.Duration(looks.Add(1)) * time.Second) }
 			a := f.run(options, func(tm *timing) { tm.audit = 10 * time.Millisecond })
 			f.eventually(tc.reason, func() bool { return a.log.having(tc.log) > 0 })
 			time.Sleep(100 * time.Millisecond) // several more reads

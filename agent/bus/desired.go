@@ -139,7 +139,11 @@ func (r *reader) reached(sequence uint64) error {
 
 // once logs a finding unless it was the last one too.
 func (r *reader) once(message string, err error) {
-	if finding := message + err.Error(); finding != r.logged {
+	finding := message + err.Error()
+	if errors.Is(err, wire.ErrExpired) {
+		finding = message + wire.ErrExpired.Error() // what it says in full has the time in it
+	}
+	if finding != r.logged {
 		r.logged = finding
 		r.Log.Info(message, "problem", err.Error())
 	}
