@@ -25,7 +25,7 @@ func TestLifetimes(t *testing.T) {
 	for name, credentials := range map[string]func(*world) v1alpha1.Credentials{"key": (*world).byKey, "secret": (*world).bySecret} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, oidc.Options{TokenLifetime: lifetime + 2*time.Second})
+			w := newWorld(t, oidc.Options{TokenLifetime: 2 * lifetime})
 			a := w.run(credentials(w), time.Now)
 			w.arrives(a, "hello")
 			for n := range 3 {
