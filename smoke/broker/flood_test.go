@@ -56,7 +56,7 @@ func (a *arena) victimIsWell(before map[string]string) {
 // TestHalfOpen opens connections that never log in, or log in as nobody (A16):
 // the broker ends them, and lets others in meanwhile.
 func TestHalfOpen(t *testing.T) {
-	eachLogin(t, broker.Options{LoginTimeout: time.Second}, func(a *arena) {
+	eachLogin(t, broker.Options{LoginTimeout: 4 * time.Second}, func(a *arena) {
 		before := a.dump()
 		var silent, liars []*rawClient
 		for i := range 200 {

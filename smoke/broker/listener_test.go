@@ -65,7 +65,7 @@ func listeners(t *testing.T, pid int) (addresses []string) {
 // TestOtherProtocols speaks to the clients' port what other ports would take
 // (A20): the broker hangs up.
 func TestOtherProtocols(t *testing.T) {
-	eachLogin(t, broker.Options{LoginTimeout: time.Second}, func(a *arena) {
+	eachLogin(t, broker.Options{LoginTimeout: 4 * time.Second}, func(a *arena) {
 		before := a.dump()
 		for reason, sent := range map[string]string{
 			"monitoring": "GET /connz?subs=1&auth=1 HTTP/1.1\r\nHost: x\r\n\r\n",
