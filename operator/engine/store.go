@@ -127,7 +127,7 @@ func (s *store) step(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := s.flush(ctx); err != nil {
+	if _, err := s.flush(ctx, s.e.o.Now()); err != nil {
 		return err
 	}
 	if s.auditDue {
@@ -213,12 +213,12 @@ func (s *store) entry(entry bus.Entry) {
 	s.e.mu.Unlock()
 }
 
-// flush writes until nothing is to be written and returns how many devices it
-// wrote for.
-func (s *store) flush(ctx context.Context) (devices int, err error) {
+// flush writes until nothing is to be written at that time and returns how many
+// devices it wrote for.
+func (s *store) flush(ctx context.Context, now time.Time) (devices int, err error) {
 	for {
 		s.e.mu.Lock()
-		writes := s.e.core.TakeWrites(s.e.o.Now(), batchMessages)
+		writes := s.e.core.TakeWrites(now, batchMessages)
 		s.e.mu.Unlock()
 		if len(writes) == 0 {
 			break
@@ -286,10 +286,12 @@ func (s *store) messages(w fleet.DeviceWrite) ([]bus.Message, error) {
 
 // audit renews what is signed, recounts some Deployments, and compares the bucket
 // with what it shall be by loading it and writing what is missing. Every
-// difference is a bug, or somebody else wrote.
+// difference is a bug, or somebody else wrote. All of it is done as of one moment:
+// what is to be renewed a moment later is no difference.
 func (s *store) audit(ctx context.Context) error {
+	now := s.e.o.Now()
 	s.e.mu.Lock()
-	s.e.core.Renew(s.e.o.Now())
+	s.e.core.Renew(now)
 	differences, changes := s.e.core.Audit(auditSample), s.e.changes
 	s.e.mu.Unlock()
 	for _, d := range differences {
@@ -297,14 +299,14 @@ func (s *store) audit(ctx context.Context) error {
 		s.e.o.Log.Error(nil, "an audit found a wrong counter", "deployment", d.Deployment.String(),
 			"counter", d.Counter, "counted", d.Counted, "recounted", d.Recounted)
 	}
-	if _, err := s.flush(ctx); err != nil {
+	if _, err := s.flush(ctx, now); err != nil {
 		return err
 	}
 	s.loaded = false
 	if err := s.load(ctx); err != nil {
 		return err
 	}
-	devices, err := s.flush(ctx)
+	devices, err := s.flush(ctx, now)
 	if err != nil || devices == 0 {
 		return err
 	}
