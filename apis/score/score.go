@@ -1,5 +1,7 @@
 package score
 
+import "slices"
+
 // Score is a union of workload descriptions: exactly one member is set. Adding
 // a member is an additive change; an agent that does not know the member that is
 // set reports the Deployment as failed and touches nothing.
@@ -20,6 +22,18 @@ type PodmanV0 struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	Services []Service `json:"services"`
+}
+
+// SecretNames are the secrets that any of the services names, sorted, each once.
+func (p PodmanV0) SecretNames() []string {
+	var names []string
+	for _, svc := range p.Services {
+		for _, secret := range svc.Secrets {
+			names = append(names, secret.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // RestartPolicy says what happens when a service's process ends by itself.
@@ -75,6 +89,13 @@ type Service struct {
 	// +kubebuilder:validation:MaxItems=128
 	Env []EnvVar `json:"env,omitempty"`
 
+	// secrets gives the container values that OpenBao holds; only their names
+	// stand here.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Secrets []Secret `json:"secrets,omitempty"`
+
 	// ports publishes ports of the container on the device.
 	// +optional
 	// +listType=atomic
@@ -120,6 +141,38 @@ type EnvVar struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=32768
 	Value string `json:"value,omitempty"`
+}
+
+// Secret is one value that OpenBao holds, as the container gets it. When it
+// changes there the container is replaced.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.env) != has(self.file)",message="a secret takes exactly one of env and file"
+type Secret struct {
+	// name of the secret, a DNS label. OpenBao holds it at
+	// secrets/<namespace>/<deployment>/<name>, so a Deployment can name its own
+	// secrets alone.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Name string `json:"name"`
+	// key of the value in the secret.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9._-]*$`
+	Key string `json:"key"`
+	// env is the environment variable that holds the value.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^[A-Za-z_][A-Za-z0-9_.-]*$`
+	Env string `json:"env,omitempty"`
+	// file is the absolute path inside the container of a file that holds the
+	// value; it is kept in memory alone, and every process there may read it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:Pattern=`^/`
+	File string `json:"file,omitempty"`
 }
 
 // Protocol of a published port.

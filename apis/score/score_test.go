@@ -16,6 +16,26 @@ func of(services ...score.Service) score.Score {
 	return score.Score{PodmanV0: &score.PodmanV0{Services: services}}
 }
 
+func withSecrets(secrets ...score.Secret) score.Score {
+	svc := web()
+	svc.Secrets = secrets
+	return of(svc)
+}
+
+func TestSecretNames(t *testing.T) {
+	one, other := web(), web()
+	other.Name = "other"
+	one.Secrets = []score.Secret{{Name: "db", Key: "a", Env: "A"}, {Name: "api", Key: "a", Env: "B"}}
+	other.Secrets = []score.Secret{{Name: "db", Key: "b", File: "/b"}}
+	s := of(one, other)
+	if err := s.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"api", "db"}, s.PodmanV0.SecretNames()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestValidateNamesTheField(t *testing.T) {
 	with := func(change func(*score.Service)) score.Score {
 		svc := web()
@@ -54,11 +74,23 @@ func TestValidateNamesTheField(t *testing.T) {
 		"relative host path":  {with(func(s *score.Service) { s.Volumes = []score.Volume{{ContainerPath: "/a", HostPath: "b"}} }), "services[0].volumes"},
 		"climbing host path":  {with(func(s *score.Service) { s.Volumes = []score.Volume{{ContainerPath: "/a", HostPath: "/b/../etc"}} }), "services[0].volumes"},
 		"mount option inside": {with(func(s *score.Service) { s.Volumes = []score.Volume{{ContainerPath: "/a:rw", HostPath: "/b"}} }), "services[0].volumes"},
-		"unknown restart":     {with(func(s *score.Service) { s.RestartPolicy = "sometimes" }), "restartPolicy"},
-		"odd memory":          {with(func(s *score.Service) { s.Resources = &score.Resources{Memory: "64MB"} }), "resources.memory"},
-		"odd cpu":             {with(func(s *score.Service) { s.Resources = &score.Resources{CPU: "a lot"} }), "resources.cpu"},
-		"empty check":         {with(func(s *score.Service) { s.HealthCheck = &score.HealthCheck{} }), "healthCheck.command"},
-		"negative grace":      {with(func(s *score.Service) { s.StopGracePeriodSeconds = &negative }), "stopGracePeriodSeconds"},
+		"secrets": {withSecrets(score.Secret{Name: "db", Key: "user", Env: "DB_USER"},
+			score.Secret{Name: "db", Key: "ca.pem", File: "/run/secrets/ca.pem"}), ""},
+		"secret of nowhere":         {withSecrets(score.Secret{Name: "db", Key: "user"}), "services[0].secrets[0]"},
+		"secret in two places":      {withSecrets(score.Secret{Name: "db", Key: "user", Env: "A", File: "/a"}), "services[0].secrets[0]"},
+		"secret of another's path":  {withSecrets(score.Secret{Name: "../other/db", Key: "user", Env: "A"}), "services[0].secrets[0]"},
+		"secret with a wildcard":    {withSecrets(score.Secret{Name: "+", Key: "user", Env: "A"}), "services[0].secrets[0]"},
+		"secret without a key":      {withSecrets(score.Secret{Name: "db", Env: "A"}), "services[0].secrets[0]"},
+		"secret in a climbing file": {withSecrets(score.Secret{Name: "db", Key: "user", File: "/run/../etc/passwd"}), "services[0].secrets[0]"},
+		"variable set twice": {withSecrets(score.Secret{Name: "db", Key: "a", Env: "A"}, score.Secret{Name: "db", Key: "b", Env: "A"}),
+			`"A" is set twice`},
+		"file mounted twice": {withSecrets(score.Secret{Name: "db", Key: "a", File: "/a"}, score.Secret{Name: "db", Key: "b", File: "/a"}),
+			`"/a" is mounted twice`},
+		"unknown restart": {with(func(s *score.Service) { s.RestartPolicy = "sometimes" }), "restartPolicy"},
+		"odd memory":      {with(func(s *score.Service) { s.Resources = &score.Resources{Memory: "64MB"} }), "resources.memory"},
+		"odd cpu":         {with(func(s *score.Service) { s.Resources = &score.Resources{CPU: "a lot"} }), "resources.cpu"},
+		"empty check":     {with(func(s *score.Service) { s.HealthCheck = &score.HealthCheck{} }), "healthCheck.command"},
+		"negative grace":  {with(func(s *score.Service) { s.StopGracePeriodSeconds = &negative }), "stopGracePeriodSeconds"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -22,11 +22,13 @@ const (
 	maxServices   = 16
 	maxListItems  = 128
 	maxNameLength = 63
+	maxKeyLength  = 128
 )
 
 var (
 	nameShape   = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
 	imageShape  = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._:/@-]*$`)
+	keyShape    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 	envShape    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 	volumeShape = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 	cpuShape    = regexp.MustCompile(`^([0-9]{1,6}m|[0-9]{1,4}(\.[0-9]{1,3})?)$`)
@@ -72,17 +74,27 @@ func (svc Service) validate(at string) []error {
 	}
 	check(len(svc.Name) <= maxNameLength && nameShape.MatchString(svc.Name), "name", "must be a DNS label of at most 63 characters")
 	check(len(svc.Image) <= 512 && imageShape.MatchString(svc.Image), "image", "must be an image reference of at most 512 characters")
-	for field, list := range map[string]int{"command": len(svc.Command), "args": len(svc.Args), "env": len(svc.Env), "ports": len(svc.Ports), "volumes": len(svc.Volumes)} {
+	for field, list := range map[string]int{"command": len(svc.Command), "args": len(svc.Args), "env": len(svc.Env), "secrets": len(svc.Secrets), "ports": len(svc.Ports), "volumes": len(svc.Volumes)} {
 		check(list <= maxListItems, field, fmt.Sprintf("must have at most %d entries", maxListItems))
 	}
 	for _, word := range append(append([]string{}, svc.Command...), svc.Args...) {
 		check(printableText(word), "command", "arguments must be valid UTF-8 without NUL")
 	}
-	seen := map[string]bool{}
+	seen, mounted := map[string]bool{}, map[string]bool{}
+	for _, v := range svc.Volumes {
+		mounted[v.ContainerPath] = true
+	}
 	for _, e := range svc.Env {
 		check(envShape.MatchString(e.Name) && !seen[e.Name], "env", fmt.Sprintf("%q is not a variable name or is set twice", e.Name))
 		check(printableText(e.Value), "env", fmt.Sprintf("the value of %q must be valid UTF-8 without NUL", e.Name))
 		seen[e.Name] = true
+	}
+	for i, secret := range svc.Secrets {
+		variable := secret.Env != ""
+		check(secret.valid(), fmt.Sprintf("secrets[%d]", i), "needs a name (a DNS label), a key, and exactly one of env and file (absolute, clean)")
+		check(!variable || !seen[secret.Env], "secrets", fmt.Sprintf("%q is set twice", secret.Env))
+		check(variable || !mounted[secret.File], "secrets", fmt.Sprintf("%q is mounted twice", secret.File))
+		seen[secret.Env], mounted[secret.File] = true, true
 	}
 	for _, p := range svc.Ports {
 		check(validPort(p.ContainerPort) && validPort(p.HostPort), "ports", "containerPort and hostPort must be 1 to 65535")
@@ -100,6 +112,16 @@ func (svc Service) validate(at string) []error {
 	check(svc.HealthCheck == nil || len(svc.HealthCheck.Command) > 0, "healthCheck.command", "must not be empty")
 	check(svc.StopGracePeriodSeconds == nil || *svc.StopGracePeriodSeconds >= 0, "stopGracePeriodSeconds", "must not be negative")
 	return errs
+}
+
+func (s Secret) valid() bool {
+	if len(s.Name) > maxNameLength || !nameShape.MatchString(s.Name) || len(s.Key) > maxKeyLength || !keyShape.MatchString(s.Key) {
+		return false
+	}
+	if s.File != "" {
+		return s.Env == "" && cleanPath(s.File) && s.File != "/"
+	}
+	return envShape.MatchString(s.Env)
 }
 
 func validPort(p int32) bool { return p >= 1 && p <= math.MaxUint16 }
