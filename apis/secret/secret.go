@@ -104,3 +104,13 @@ func DeviceRules(mount string) string {
 	}
 	return rules.String()
 }
+
+// OperatorRules are what the operator needs besides reading policies: it may say
+// which secrets a device reads, and can give the device nothing else.
+func OperatorRules() string {
+	return fmt.Sprintf(`path "identity/entity/name/%s" {
+  capabilities = ["read", "update"]
+  allowed_parameters = { "metadata" = [] }
+}
+`, EntityName("*"))
+}

@@ -1,9 +1,10 @@
 // Package openbao reads the policies of devices from OpenBao: a policy when it is
 // asked for, and every few seconds who is revoked. What it has read it remembers,
-// so that an outage of OpenBao cuts no known device off for a stated time.
+// so that an outage of OpenBao cuts no known device off for a stated time. And it
+// writes which secrets a device may read.
 //
-// It decides nothing and writes nothing, and it never takes an answer that did
-// not come for a "no".
+// It decides nothing, reads no secret, and never takes an answer that did not come
+// for a "no".
 package openbao
 
 import (
