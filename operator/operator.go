@@ -96,7 +96,7 @@ func Run(ctx context.Context, kube *rest.Config, c config.OperatorConfig, o Opti
 			return err
 		}
 		defer policies.Close()
-		options.Policies = policies
+		options.Policies, options.Secrets = policies, policies
 	}
 	core := engine.New(options)
 	deployments, err := controllerFor(mgr, "deployment", &v1alpha1.Deployment{}, watch[*v1alpha1.Deployment]{

@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/secret"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/smoke/oidc"
 	"github.com/nationtech/harmony-fleet/smoke/openbao"
@@ -26,7 +27,7 @@ func (w *world) policies() (*openbao.Server, func(*running)) {
 	w.Cleanup(account.Stop)
 	w.must(bao.EnableKV(w.Context(), "fleet"))
 	w.must(bao.WritePolicy(w.Context(), "fleet-operator",
-		`path "fleet/data/devices/*" { capabilities = ["read"] } path "fleet/metadata/revoked/" { capabilities = ["list"] }`))
+		`path "fleet/data/devices/*" { capabilities = ["read"] } path "fleet/metadata/revoked/" { capabilities = ["list"] }`+"\n"+secret.OperatorRules()))
 	_, err = bao.EnableJWT(w.Context(), "kubernetes", openbao.Issuer{PublicKeys: []string{string(account.PublicKeyPEM())}})
 	w.must(err)
 	w.must(bao.WriteRole(w.Context(), "kubernetes", "fleet-operator", openbao.Role{Audiences: []string{"openbao"}, Policies: []string{"fleet-operator"}, TTL: time.Hour}))

@@ -9,7 +9,8 @@
 // Nothing goes out before all of that has been read whole once.
 //
 // What goes out: desired state in atomic writes, statuses and conditions as
-// patches within a budget, and Devices from what the devices report.
+// patches within a budget, Devices from what the devices report, and which secrets
+// each may read.
 package engine
 
 import (
@@ -49,7 +50,9 @@ type Options struct {
 	Signer *wire.Signer
 	// Policies say which labels a device may claim; nil lets it claim any.
 	Policies Policies
-	Log      logr.Logger
+	// Secrets is told which secrets a device may read; nil when there are none.
+	Secrets Secrets
+	Log     logr.Logger
 	// Now is the time.
 	Now func() time.Time
 }
@@ -101,7 +104,7 @@ type Engine struct {
 // New returns an engine that does nothing yet.
 func New(o Options) *Engine {
 	e := &Engine{
-		o: o, core: fleet.New(fleet.Options{Renewal: time.Duration(o.Config.Signing.Validity) / 2}), lacking: allSources,
+		o: o, core: fleet.New(fleet.Options{Renewal: time.Duration(o.Config.Signing.Validity) / 2, Secrets: o.Secrets != nil}), lacking: allSources,
 		wake: make(chan struct{}, 1), markers: make(chan bus.Entry, 1024), departed: map[wire.DeviceID]bool{},
 	}
 	e.metrics = newMetrics(e)
@@ -172,6 +175,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	loops.Go(func() { e.confirmOrphans(ctx) })
 	loops.Go(func() { e.purgeMarkers(ctx, conn) })
 	loops.Go(func() { e.forgetDeparted(ctx, conn) })
+	if e.o.Secrets != nil {
+		loops.Go(func() { e.grant(ctx) })
+	}
 	loops.Wait()
 	return nil
 }

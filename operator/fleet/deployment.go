@@ -20,9 +20,11 @@ type Deployment struct {
 	UID        string
 	Generation int64
 	Selector   metav1.LabelSelector
-	// Score in its canonical encoding, and the digest of it.
-	Score  []byte
-	Digest score.Digest
+	// Score in its canonical encoding, the digest of it, and the secrets that it
+	// names, sorted.
+	Score   []byte
+	Digest  score.Digest
+	Secrets []string
 	// Paused holds what is stored as it is. Deleting takes all of it back,
 	// paused or not.
 	Paused, Deleting bool
@@ -70,7 +72,7 @@ func (d *Deployment) read(spec v1alpha1.DeploymentSpec) error {
 	if err != nil {
 		return fmt.Errorf("spec.score: %w", err)
 	}
-	d.Score, d.Digest = encoded, score.DigestOf(encoded)
+	d.Score, d.Digest, d.Secrets = encoded, score.DigestOf(encoded), spec.Score.PodmanV0.SecretNames()
 	return nil
 }
 
@@ -89,6 +91,7 @@ type deployment struct {
 	selector         *selector // nil: matches nothing
 	score            []byte
 	digest           digest
+	secrets          []string // that devices may read
 	paused, deleting bool
 	invalid          string
 
@@ -140,6 +143,9 @@ func (f *Fleet) SetDeployment(in Deployment) {
 	turned := dep.deleting != in.Deleting
 	dep.uid, dep.generation, dep.score = in.UID, in.Generation, in.Score
 	dep.paused, dep.deleting, dep.invalid = in.Paused, in.Deleting, in.Invalid
+	if created || !dep.held() { // otherwise what is stored stays
+		dep.secrets = in.Secrets
+	}
 	if created || turned || held != dep.held() {
 		f.replanAll(dep)
 	}
@@ -162,7 +168,7 @@ func (f *Fleet) RemoveDeployment(id wire.DeploymentID) {
 		f.knownDeployments--
 	}
 	dep.known, dep.gone = false, true
-	dep.score, dep.digest, dep.invalid, dep.paused, dep.deleting = nil, digest{}, "", false, false
+	dep.score, dep.digest, dep.secrets, dep.invalid, dep.paused, dep.deleting = nil, digest{}, nil, "", false, false
 	dep.status = status{queued: dep.queued}
 	f.replanAll(dep)
 	f.freeDeployment(dep)

@@ -35,6 +35,7 @@ type desired struct {
 // replan puts a device on the list of those whose desired state may have moved.
 // A write in flight does so by itself when it ends.
 func (f *Fleet) replan(d *device) {
+	f.regrant(d)
 	if !d.dirty && !d.sent {
 		d.dirty = true
 		f.dirty = append(f.dirty, d)

@@ -24,6 +24,7 @@ type device struct {
 
 	desired
 	presence
+	granted granted
 }
 
 // device finds or adds a device.

@@ -14,6 +14,8 @@ type Options struct {
 	// Renewal is the time between two manifests of a device for which nothing
 	// changes: each is valid for one to two of it. 0 means DefaultRenewal.
 	Renewal time.Duration
+	// Secrets has grants made; without, none is ever taken.
+	Secrets bool
 }
 
 // DefaultRenewal lets a manifest be taken over for 15 to 30 days.
@@ -38,6 +40,7 @@ type Fleet struct {
 
 	// What may have an effect, oldest first.
 	dirty        []*device     // desired state
+	regrants     []*device     // secrets
 	moved        []*deployment // status
 	movedDevices []*device     // conditions
 	checks       []*device     // presence, once the time is known

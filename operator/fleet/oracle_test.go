@@ -12,6 +12,7 @@ import (
 
 	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/score"
+	"github.com/nationtech/harmony-fleet/apis/secret"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
@@ -180,6 +181,7 @@ func (w *world) checkSettled(t tester) {
 		}
 	}
 	for id := range w.devices {
+		w.checkGrants(t, id)
 		b, s := w.beats[id], w.store[id]
 		if b.heartbeat.Generation > 0 && (s == nil || s.manifest == nil || s.manifest.Generation < b.heartbeat.Generation) {
 			t.Fatalf("%s holds generation %d, which is above the stored manifest's", id, b.heartbeat.Generation)
@@ -196,6 +198,30 @@ func (w *world) checkSigned(t tester, id wire.DeviceID, s *shelf) {
 	}
 	if left := s.manifest.NotAfter.Sub(w.now); s.foreign || left <= DefaultRenewal || left > 2*DefaultRenewal {
 		t.Fatalf("manifest of %s: foreign is %v, and it is valid for %s more", id, s.foreign, left)
+	}
+}
+
+// checkGrants wants a device to be able to read what the Deployments name that it
+// has. Of one that is held it is not known what the stored score names.
+func (w *world) checkGrants(t tester, id wire.DeviceID) {
+	t.Helper()
+	want, got := map[secret.Ref]bool{}, map[secret.Ref]bool{}
+	held := func(d *Deployment) bool { return d != nil && (d.Paused || d.Invalid != "") }
+	for dep, d := range w.deployments {
+		if held(d) || w.shelf(id).entry(dep) == "" {
+			continue
+		}
+		for _, name := range d.Secrets {
+			want[secret.Ref{Deployment: dep, Name: name}] = true
+		}
+	}
+	for _, ref := range w.granted[id] {
+		if !held(w.deployments[ref.Deployment]) {
+			got[ref] = true
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("%s may read (-want +got):\n%s", id, diff)
 	}
 }
 

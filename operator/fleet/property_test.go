@@ -64,9 +64,14 @@ var drawSpec = rapid.Custom(func(t *rapid.T) Deployment {
 	case 2:
 		d.Deleting = true
 	}
-	d.Score, d.Digest = testScore(rapid.IntRange(0, 2).Draw(t, "version"))
+	d.version(rapid.IntRange(0, 2).Draw(t, "version"))
 	return d
 })
+
+func (d *Deployment) version(n int) {
+	d.Score, d.Digest = testScore(n)
+	d.Secrets = testSecrets(n)
+}
 
 // drawState is mostly of the version that is wanted.
 func (w *world) drawState(t *rapid.T, id wire.DeploymentID) *wire.DeviceState {
@@ -94,7 +99,7 @@ func (w *world) events(random *rand.Rand) map[string]func(*rapid.T) {
 		"set version": func(t *rapid.T) {
 			if d := w.deployments[drawDeployment.Draw(t, "id")]; d != nil && d.Invalid == "" {
 				next := *d
-				next.Score, next.Digest = testScore(rapid.IntRange(0, 2).Draw(t, "version"))
+				next.version(rapid.IntRange(0, 2).Draw(t, "version"))
 				w.setDeployment(next)
 			}
 		},
@@ -195,6 +200,16 @@ func (w *world) effects() map[string]func(*rapid.T) {
 				w.f.DeviceWritten(p, ok)
 			}
 		},
+		"make grants": func(t *rapid.T) {
+			for _, g := range w.f.TakeGrants(rapid.IntRange(1, 3).Draw(t, "limit")) {
+				outcome := rapid.SampledFrom([]string{"made", "lost", "unknown"}).Draw(t, "outcome")
+				if outcome != "lost" {
+					w.granted[g.Device] = g.Secrets
+				}
+				w.f.Granted(g, outcome == "made")
+			}
+		},
+		"secrets are audited": func(*rapid.T) { w.f.AuditGrants() },
 		"confirm unowned": func(t *rapid.T) {
 			for _, id := range w.f.Unowned() {
 				if w.deployments[id] != nil {

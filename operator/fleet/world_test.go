@@ -14,6 +14,7 @@ import (
 
 	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/score"
+	"github.com/nationtech/harmony-fleet/apis/secret"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
@@ -37,6 +38,7 @@ type world struct {
 	beats       map[wire.DeviceID]beat
 	spared      map[wire.DeviceID]time.Time // reachable when nothing could be heard, up to then
 	store       map[wire.DeviceID]*shelf
+	granted     map[wire.DeviceID][]secret.Ref
 }
 
 type resource struct {
@@ -79,11 +81,11 @@ func (s *shelf) entry(id wire.DeploymentID) score.Digest { return s.entries()[id
 
 func newWorld() *world {
 	w := &world{
-		f: New(Options{}), now: time.Unix(1_800_000_000, 0).UTC(),
+		f: New(Options{Secrets: true}), now: time.Unix(1_800_000_000, 0).UTC(),
 		devices: map[wire.DeviceID]*resource{}, removed: map[wire.DeviceID]bool{},
 		deployments: map[wire.DeploymentID]*Deployment{}, confirmed: map[wire.DeploymentID]bool{},
 		states: map[pairKey]report{}, beats: map[wire.DeviceID]beat{}, spared: map[wire.DeviceID]time.Time{},
-		store: map[wire.DeviceID]*shelf{},
+		store: map[wire.DeviceID]*shelf{}, granted: map[wire.DeviceID][]secret.Ref{},
 	}
 	w.f.Hearing(true, w.now)
 	return w
@@ -103,6 +105,9 @@ func testID(name string) wire.DeploymentID {
 func testDevice(i int) wire.DeviceID { return wire.DeviceID(fmt.Sprintf("device-%d", i)) }
 
 func testRandom() *rand.Rand { return rand.New(rand.NewPCG(1, 1)) }
+
+// testSecrets are the secrets that the score of that version names.
+func testSecrets(version int) []string { return [][]string{nil, {"db"}, {"api", "db"}}[version] }
 
 func testScore(version int) ([]byte, score.Digest) {
 	data := fmt.Appendf(nil, "score %d", version)
@@ -273,7 +278,12 @@ func (w *world) settle(t tester, confirm bool) {
 			w.patchDevice(p)
 			w.f.DeviceWritten(p, true)
 		}
-		if len(writes)+len(statuses)+len(devices) == 0 {
+		grants := w.f.TakeGrants(100)
+		for _, g := range grants {
+			w.granted[g.Device] = g.Secrets
+			w.f.Granted(g, true)
+		}
+		if len(writes)+len(statuses)+len(devices)+len(grants) == 0 {
 			return
 		}
 	}
@@ -308,7 +318,7 @@ func (w *world) patchDevice(p DevicePatch) {
 
 // restart is a new operator that reads everything anew.
 func (w *world) restart(random *rand.Rand) {
-	w.f = New(Options{})
+	w.f = New(Options{Secrets: true})
 	w.confirmed = map[wire.DeploymentID]bool{}
 	w.removed = map[wire.DeviceID]bool{}
 	clear(w.spared)
