@@ -58,6 +58,7 @@ func Accounts() []Account {
 		{Subject: DeviceHeartbeats.Subjects(), Why: "agents give signs of life"},
 		{Subject: DesiredState.DirectGet(">"), Why: "agents read what they shall run, each key by its own subject, which permissions can tell apart"},
 		{Subject: DesiredHint(">"), Stream: true, Why: "agents hear that something they read has changed"},
+		{Subject: HeartbeatHint(">"), Stream: true, Why: "an agent hears whether another one has its device id"},
 	}
 	fleet := Account{Name: AccountFleet, JetStream: true,
 		Why: "Holds every stream; the operator and people connect to it, and devices never do."}

@@ -60,7 +60,7 @@ var (
 	DeviceHeartbeats = Bucket{
 		Name: "device-heartbeat", Description: "last sign of life of each device; written by its agent",
 		MaxBytes: 256 << 20, MaxMessageSize: 1 << 10, MaxAge: 24 * time.Hour, MaxConsumers: 64,
-		LazySync: true,
+		LazySync: true, Republish: "fleet.heartbeat",
 	}
 )
 
@@ -136,3 +136,9 @@ func ParseDeploymentKey(key string) (DeviceID, DeploymentID, error) {
 // republished. A message there is a hint and nothing more: any device can forge
 // one.
 func DesiredHint(key string) string { return DesiredState.Republish + "." + key }
+
+// HeartbeatHint is the core subject on which heartbeats are republished: there an
+// agent hears its own, and those of another agent with its device id. It is not
+// the subject that they are sent to, since whoever can send to itself can name a
+// reply subject there, and may then answer to that.
+func HeartbeatHint(key string) string { return DeviceHeartbeats.Republish + "." + key }

@@ -47,8 +47,9 @@ func TestGoldenBytes(t *testing.T) {
 			PodmanVersion: "4.3.1", AgentVersion: "0.1.0", CPUModel: "Cortex-A76", CPUCount: 4, MemoryBytes: 8 << 30, DiskBytes: 64 << 30}}.Encode,
 		"state.json": wire.DeviceState{Phase: wire.PhaseFailed, Reason: "CrashLoop", Message: "exit code 1", Digest: digest,
 			Containers: []wire.ContainerRef{{Service: "web", ID: "0123456789ab"}}}.Encode,
-		"heartbeat.json":   wire.Heartbeat{Session: "0a1b2c3d", Generation: 7}.Encode,
-		"logsrequest.json": wire.LogsRequest{Namespace: "shop", Deployment: "web", Service: "web", Lines: 10}.Encode,
+		"heartbeat.json":      wire.Heartbeat{Session: "0a1b2c3d", Generation: 7}.Encode,
+		"heartbeat-twin.json": wire.Heartbeat{Session: "0a1b2c3d", Generation: 7, Twin: wire.TwinStandsBy}.Encode,
+		"logsrequest.json":    wire.LogsRequest{Namespace: "shop", Deployment: "web", Service: "web", Lines: 10}.Encode,
 		"logsreply.json": func() ([]byte, error) {
 			return wire.EncodeReply(wire.LogsReply{Logs: []wire.ServiceLog{{Service: "web", Container: "0123", Lines: []string{"one", "two"}, Truncated: true}}})
 		},
@@ -84,7 +85,7 @@ func TestGoldenBytes(t *testing.T) {
 
 // TestHeartbeatSize holds the largest heartbeat below its bound.
 func TestHeartbeatSize(t *testing.T) {
-	got, err := wire.Heartbeat{Session: "ffffffff", Generation: wire.MaxGeneration}.Encode()
+	got, err := wire.Heartbeat{Session: "ffffffff", Generation: wire.MaxGeneration, Twin: wire.TwinStandsBy}.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}

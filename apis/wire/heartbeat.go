@@ -22,7 +22,24 @@ type Heartbeat struct {
 	// Generation of the manifest that the agent holds; 0 before the first. It
 	// tells the operator where to go on from when the broker lost its store.
 	Generation uint64 `json:"generation"`
+	// Twin says whether the agent reports on the device, when that is worth saying;
+	// "" is an agent that does and has not heard of another one with its id, or that
+	// is too old to listen.
+	Twin TwinRole `json:"twin,omitempty"`
 }
+
+// TwinRole is what one of several agents with one device id does. Readers take
+// one that they do not know for TwinReports.
+type TwinRole string
+
+const (
+	// TwinNew has just begun, and listens for others before it reports.
+	TwinNew TwinRole = "new"
+	// TwinReports writes what the device is and how its deployments do.
+	TwinReports TwinRole = "reports"
+	// TwinStandsBy leaves that to another.
+	TwinStandsBy TwinRole = "standsBy"
+)
 
 // Encode is the canonical encoding, at most MaxHeartbeat bytes.
 func (h Heartbeat) Encode() ([]byte, error) { return encode("heartbeat", h) }

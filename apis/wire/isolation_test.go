@@ -66,7 +66,7 @@ var brokersOwn = []string{
 
 // belongings is every subject with wildcards that has to do with one device.
 func belongings(id wire.DeviceID) []string {
-	all := []string{wire.InboxPrefix(id) + ".>", wire.InboxPrefix(id), wire.CommandSubjects(id), wire.DesiredHint(wire.DeviceKey(id)), wire.DesiredHint(wire.DeviceKey(id)) + ".>"}
+	all := []string{wire.InboxPrefix(id) + ".>", wire.InboxPrefix(id), wire.CommandSubjects(id), wire.DesiredHint(wire.DeviceKey(id)), wire.DesiredHint(wire.DeviceKey(id)) + ".>", wire.HeartbeatHint(wire.DeviceKey(id)), wire.HeartbeatHint(wire.DeviceKey(id)) + ".>"}
 	for _, b := range wire.Buckets() {
 		for _, key := range []string{wire.DeviceKey(id), wire.DeviceKey(id) + ".*.*", wire.DeviceKey(id) + ".>"} {
 			all = append(all, b.Subject(key), b.DirectGet(key))
@@ -132,7 +132,7 @@ func TestTrespassesAreSeen(t *testing.T) {
 		">", "$KV.>", "$KV.device-state.>", "$KV.device-state.*.*.*", "$KV.device-info.*", "$KV.desired-state.pi-4", "$JS.API.>", "$JS.API.DIRECT.GET.KV_desired-state",
 		"$JS.API.DIRECT.GET.KV_desired-state.>", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.INFO.KV_device-info", "$JS.API.CONSUMER.CREATE.KV_desired-state.>",
 		"$JS.API.CONSUMER.DELETE.KV_device-state.*", "$JS.ACK.>", "$JS.FC.KV_desired-state.>", "*.x", "_INBOX_pi-42.x", "_INBOX.>", "_R_.>", "$SYS.>",
-		"$SYS.REQ.USER.AUTH", "device-commands.*.ping", "fleet.desired.pi-4", "_INBOX_pi-4.x", "device-commands.pi-4.ping",
+		"$SYS.REQ.USER.AUTH", "device-commands.*.ping", "fleet.desired.pi-4", "_INBOX_pi-4.x", "device-commands.pi-4.ping", "fleet.heartbeat.pi-4", "fleet.heartbeat.pi-42",
 	}
 	for _, subject := range publish {
 		p := wire.DevicePermissions("pi-4")
@@ -141,7 +141,7 @@ func TestTrespassesAreSeen(t *testing.T) {
 			t.Errorf("a device that may publish %s is thought to be harmless", subject)
 		}
 	}
-	for _, subject := range []string{">", "*", "*.>", "$KV.>", "_INBOX.>", "*.x.y", "fleet.>", "fleet.desired.*", "fleet.desired.*.*.*", "device-commands.>", "device-commands.*.logs", "$SYS.>", "_R_.>", "$JS.>"} {
+	for _, subject := range []string{">", "*", "*.>", "$KV.>", "_INBOX.>", "*.x.y", "fleet.>", "fleet.desired.*", "fleet.desired.*.*.*", "fleet.heartbeat.*", "$KV.device-heartbeat.pi-4", "device-commands.>", "device-commands.*.logs", "$SYS.>", "_R_.>", "$JS.>"} {
 		p := wire.DevicePermissions("pi-4")
 		p.Subscribe = append(slices.Clone(p.Subscribe), subject)
 		if len(trespasses(p, "pi-42")) == 0 {

@@ -50,6 +50,7 @@ func deviceRole(id DeviceID) Role {
 			{DesiredHint(key), "hears that its manifest has changed; a hint and nothing more, since any device can forge one"},
 			{DesiredHint(key) + ".*.*", "hears that one of its scores has changed; a hint too"},
 			{CommandSubjects(id), "hears the commands to it"},
+			{HeartbeatHint(key), "hears whether another agent has its device id; not where heartbeats are sent to, since whoever can send to itself can permit itself any answer"},
 		},
 		Responses:        Limit{1, "a command has one answer, and the reply subject of a command is nowhere else granted"},
 		ResponseTTL:      CommandTimeout,

@@ -27,7 +27,7 @@ func TestDeviceMayDoItsWork(t *testing.T) {
 	}
 	for _, subject := range []string{
 		wire.DesiredHint(key), wire.DesiredHint(depKey), wire.InboxPrefix("pi-4") + ".x.y",
-		wire.CommandSubject("pi-4", wire.VerbPing), wire.CommandSubject("pi-4", wire.VerbLogs),
+		wire.CommandSubject("pi-4", wire.VerbPing), wire.CommandSubject("pi-4", wire.VerbLogs), wire.HeartbeatHint(key),
 	} {
 		if !admits(p.Subscribe, subject) {
 			t.Errorf("subscribe %s is refused", subject)

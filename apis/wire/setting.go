@@ -44,7 +44,7 @@ func (b Bucket) Settings() []Setting {
 	}
 	if b.Republish != "" {
 		s = append(s, Setting{"republish", map[string]string{"src": b.Subjects(), "dest": b.Republish + ".>"},
-			"each write is sent out once more as a hint, so that no device needs a consumer"})
+			"each write is sent out once more, so that devices hear of it without a consumer"})
 	}
 	return s
 }

@@ -77,12 +77,14 @@ func checkShape(found, want jetstream.StreamConfig) []error {
 		exactly("allow_rollup_hdrs", found.AllowRollup, want.AllowRollup),
 		exactly("allow_direct", found.AllowDirect, want.AllowDirect),
 		exactly("allow_atomic", found.AllowAtomicPublish, want.AllowAtomicPublish),
-		exactly("republish", republish(found), republish(want)),
 		exactly("subject_transform", found.SubjectTransform != nil, false),
 		exactly("sealed", found.Sealed, want.Sealed),
 		exactly("no_ack", found.NoAck, want.NoAck),
 		{"allow_msg_ttl", found.AllowMsgTTL, want.AllowMsgTTL, found.AllowMsgTTL || !want.AllowMsgTTL},
 		{"max_msg_size", found.MaxMsgSize, want.MaxMsgSize, found.MaxMsgSize <= 0 || found.MaxMsgSize >= want.MaxMsgSize},
+		// Without it agents hear nothing of another with their device id, and as
+		// little as before there was such a thing.
+		{"republish", republish(found), republish(want), republish(found) == republish(want) || found.RePublish == nil && !durable},
 		// What expires or is not on the disk is lost, unless it may be.
 		{"max_age", found.MaxAge, want.MaxAge, found.MaxAge == 0 || want.MaxAge != 0},
 		{"storage", found.Storage, want.Storage, found.Storage == want.Storage || !durable},

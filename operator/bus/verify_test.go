@@ -44,13 +44,15 @@ func TestVerifyShape(t *testing.T) {
 		"several": {"all problems are told at once", only(wire.DesiredState, func(c *jetstream.StreamConfig) {
 			c.AllowAtomicPublish, c.RePublish, c.AllowDirect, c.MaxMsgsPerSubject = false, nil, false, 5
 		}), []string{"max_msgs_per_subject is 5, want 1", "allow_direct is false", "allow_atomic is false", "republish is off, want $KV.desired-state.> to fleet.desired.>"}},
-		"republished elsewhere": {"no device would hear a hint", only(wire.DesiredState, func(c *jetstream.StreamConfig) { c.RePublish.Destination = "other.>" }), []string{"to other.>, want"}},
-		"batches for devices":   {"a device could hold all batch slots", only(wire.DeviceInfos, func(c *jetstream.StreamConfig) { c.AllowAtomicPublish = true }), []string{"allow_atomic is true, want false"}},
-		"volatile":              {"what a restart loses is no store", only(wire.DesiredState, func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage; c.MaxBytes = 1 << 20 }), []string{"storage is Memory, want File"}},
-		"expiring":              {"desired state must not vanish", only(wire.DesiredState, func(c *jetstream.StreamConfig) { c.MaxAge = 3600e9 }), []string{"max_age is 1h0m0s, want 0s"}},
-		"small messages":        {"a score would be refused", only(wire.DesiredState, func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1024 }), []string{"max_msg_size is 1024, want "}},
-		"other subjects":        {"keys would lie elsewhere", only(wire.DeviceInfos, func(c *jetstream.StreamConfig) { c.Subjects = []string{"info.>"} }), []string{"subjects is [info.>], want [$KV.device-info.>]"}},
-		"discards old":          {"a full stream must not forget", only(wire.DeviceInfos, func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardOld }), []string{"discard is DiscardOld, want DiscardNew"}},
+		"republished elsewhere":      {"no device would hear a hint", only(wire.DesiredState, func(c *jetstream.StreamConfig) { c.RePublish.Destination = "other.>" }), []string{"to other.>, want"}},
+		"heartbeats not republished": {"agents then hear nothing of a twin, as before there was such a thing", only(wire.DeviceHeartbeats, func(c *jetstream.StreamConfig) { c.RePublish = nil }), nil},
+		"heartbeats elsewhere":       {"devices would hear them as something else", only(wire.DeviceHeartbeats, func(c *jetstream.StreamConfig) { c.RePublish.Destination = "fleet.desired.>" }), []string{"to fleet.desired.>, want"}},
+		"batches for devices":        {"a device could hold all batch slots", only(wire.DeviceInfos, func(c *jetstream.StreamConfig) { c.AllowAtomicPublish = true }), []string{"allow_atomic is true, want false"}},
+		"volatile":                   {"what a restart loses is no store", only(wire.DesiredState, func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage; c.MaxBytes = 1 << 20 }), []string{"storage is Memory, want File"}},
+		"expiring":                   {"desired state must not vanish", only(wire.DesiredState, func(c *jetstream.StreamConfig) { c.MaxAge = 3600e9 }), []string{"max_age is 1h0m0s, want 0s"}},
+		"small messages":             {"a score would be refused", only(wire.DesiredState, func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1024 }), []string{"max_msg_size is 1024, want "}},
+		"other subjects":             {"keys would lie elsewhere", only(wire.DeviceInfos, func(c *jetstream.StreamConfig) { c.Subjects = []string{"info.>"} }), []string{"subjects is [info.>], want [$KV.device-info.>]"}},
+		"discards old":               {"a full stream must not forget", only(wire.DeviceInfos, func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardOld }), []string{"discard is DiscardOld, want DiscardNew"}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

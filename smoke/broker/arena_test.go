@@ -313,7 +313,7 @@ func (a *arena) dump() map[string]string {
 }
 
 // live has something happen that others would like to hear: the operator writes
-// the victim's desired state, the victim reads it, and answers a command.
+// the victim's desired state, the victim reads it, answers a command, and beats.
 func (a *arena) live() {
 	a.Helper()
 	a.write(wire.DesiredState.Subject(string(victim)), secret)
@@ -324,7 +324,8 @@ func (a *arena) live() {
 	_, err := a.victim.Request(wire.DesiredState.DirectGet(string(victim)), nil, patience)
 	a.must(err)
 	a.must(a.victim.Publish(wire.DeviceStates.Subject(string(victim)+".default.web"), []byte(secret)))
-	a.arrived()
+	a.must(a.victim.Publish(wire.DeviceHeartbeats.Subject(string(victim)), []byte(secret)))
+	a.settle() // the heartbeat comes back to the victim
 	a.heard()
 }
 

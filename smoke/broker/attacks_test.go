@@ -104,7 +104,7 @@ func (t table) keys() {
 func (t table) reading() {
 	t.subscribe("A2", "a device hears itself alone", bites, ">", "$KV.>", "fleet.>", "fleet.desired.>", "fleet.desired.*", "fleet.desired.*.*.*",
 		"fleet.desired."+them, "fleet.desired."+them+".*.*", "device-commands.>", "device-commands.*.ping", "device-commands."+them+".>",
-		"> group", "fleet.desired.> group", "fleet.desired."+them+" group", "$KV.device-state.>", "$KV.desired-state."+them)
+		"> group", "fleet.desired.> group", "fleet.desired."+them+" group", "fleet.heartbeat.>", "fleet.heartbeat.*", "fleet.heartbeat."+them, "$KV.device-heartbeat.>", "$KV.device-state.>", "$KV.desired-state."+them)
 	t.subscribe("A2", "what would hear nothing now may do so later", blunt, "*", "$JS.API.>", "fleet.desired."+me+".>")
 	const reason = "another's desired state is another's"
 	t.request("A3", reason, bites, "", directGet+"."+wanted, directGet+".$KV.desired-state."+them)
@@ -160,7 +160,7 @@ func (t table) deputies() {
 	for _, reply := range []string{"_R_.x", "_R_.x.y.z", "$JS.ACK.KV_desired-state." + consumer + ".1.1.1.1.1", "_GR_.x.y.z"} {
 		t.add("A6 reserved", attack{"such replies are the server's", pub(own, reply, "evil"), refused, blunt})
 	}
-	for _, target := range []string{"fleet.desired." + them, "fleet.desired." + them + ".default.web", "device-commands." + them + ".ping", "device-commands." + them + ".logs", "_INBOX_" + them + ".guessed"} {
+	for _, target := range []string{"fleet.desired." + them, "fleet.desired." + them + ".default.web", "fleet.heartbeat." + them, "device-commands." + them + ".ping", "device-commands." + them + ".logs", "_INBOX_" + them + ".guessed"} {
 		const reason = "it carries no reply subject and nothing that the attacker chose, and an agent re-reads what is signed"
 		t.add("A14 acknowledgement", attack{reason, pub(own, target, "evil"), hint, bites})
 		t.add("A14 found", attack{reason, pub(read+"web", target, ""), hint, bites})
@@ -200,6 +200,11 @@ func (t table) core() {
 	t.request("A13", "nobody writes into an inbox", blunt, "evil", "_R_.x")
 	t.request("A14", "only the server sends hints", bites, "evil", "fleet.desired."+them, "fleet.desired."+them+".default.web")
 	t.request("A14", "only the server sends hints, also to oneself", blunt, "evil", "fleet.desired."+me)
+	t.request("A14", "only the server repeats heartbeats", bites, "evil", "fleet.heartbeat."+them)
+	t.request("A14", "only the server repeats heartbeats, also to oneself", blunt, "evil", "fleet.heartbeat."+me)
+	// What a device hears of its own heartbeat must not let it answer to a subject of
+	// its choice, as a command does.
+	t.add("A6 own heartbeat", attack{"a heartbeat comes back without a reply subject", pub(own, "", "mine") + sub("fleet.heartbeat."+me) + pub("$KV.device-heartbeat."+me, "$KV.device-state."+them+".default.web", "beat") + pub("$KV.device-state."+them+".default.web", "", "evil"), refused, bites})
 	t.request("A15", "acknowledgements and flow control are the operator's", blunt, "", "$JS.ACK.KV_desired-state."+consumer+".1.1.1.1.1", "$JS.ACK._.x.KV_desired-state."+consumer+".1.1.1.1.1.x", "$JS.FC.KV_desired-state.x")
 	t.request("A15", "devices send no commands", bites, "evil", "device-commands."+them+".ping")
 	t.request("A15", "devices send no commands, also to themselves", blunt, "evil", "device-commands."+me+".ping")
