@@ -49,6 +49,8 @@ type agent struct {
 	broker store.BrokerReport // with mu
 	// refused is why what the broker offers is not taken over; with mu.
 	refused string
+	// twin is who else is live with this device id; with mu.
+	twin string
 }
 
 // Run is the agent. It returns when ctx ends, which leaves the containers
@@ -106,6 +108,7 @@ func (a *agent) assemble() error {
 		Commands:   map[wire.Verb]bus.Handler{wire.VerbPing: a.ping, wire.VerbLogs: a.logs},
 		Connection: a.connection,
 		Refused:    a.refuse,
+		Twin:       a.meet,
 		Now:        time.Now,
 		Log:        a.Log.WithName("bus"),
 	})
@@ -161,6 +164,15 @@ func (a *agent) refuse(problem error) {
 	defer a.mu.Unlock()
 	if a.refused = ""; problem != nil {
 		a.refused = problem.Error()
+	}
+}
+
+// meet remembers who else is live with this device id, for the report.
+func (a *agent) meet(problem error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.twin = ""; problem != nil {
+		a.twin = problem.Error()
 	}
 }
 

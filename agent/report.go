@@ -49,13 +49,14 @@ func (a *agent) report(ctx context.Context) {
 
 func (a *agent) currentReport() store.Report {
 	a.mu.Lock()
-	broker, refused := a.broker, a.refused
+	broker, refused, twin := a.broker, a.refused, a.twin
 	a.mu.Unlock()
 	desired := a.manager.Desired()
 	return store.Report{
 		Device:      a.device,
 		Generation:  desired.Generation,
 		Refused:     refused,
+		Twin:        twin,
 		TrustedKeys: desired.Trusted(a.cfg.Agent.TrustedKeys),
 		Broker:      broker,
 		Deployments: a.manager.Deployments(),

@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/nationtech/harmony-fleet/agent/store"
+	"github.com/nationtech/harmony-fleet/agent/twin"
 	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
@@ -71,6 +72,9 @@ type Options struct {
 	// Refused is told why what the broker offers is not taken over, and nil when
 	// it is. It must not block.
 	Refused func(problem error)
+	// Twin is told of each change: who else is live with this device id and what
+	// to do about it, and nil when nobody is. It must not block.
+	Twin func(problem error)
 	// Now is the time.
 	Now func() time.Time
 	Log logr.Logger
@@ -81,6 +85,7 @@ type Bus struct {
 	Options
 	timing timing
 	outbox outbox
+	twins  twins // only Run's goroutine and the beat of its connection use it
 	// problem is the last one logged and connections how many there were; only
 	// Run's goroutine uses them.
 	problem     string
@@ -94,6 +99,9 @@ type Bus struct {
 type timing struct {
 	// heartbeat is sent once per interval, plus or minus a tenth.
 	heartbeat time.Duration
+	// settle is how long another agent with this device id has to answer before
+	// this one reports.
+	settle time.Duration
 	// reconnect bounds the first wait for a new connection and reconnectMax the
 	// later ones; each is drawn between 0 and its bound, so that a fleet that
 	// lost its broker does not come back in step.
@@ -125,6 +133,7 @@ func New(options Options) *Bus {
 		outbox:  newOutbox(),
 		timing: timing{
 			heartbeat: wire.HeartbeatInterval,
+			settle:    twin.Settle,
 			reconnect: 2 * time.Second, reconnectMax: 30 * time.Second,
 			reassert: 5 * time.Second,
 			audit:    5 * time.Minute,
@@ -165,6 +174,7 @@ func (b *Bus) PutState(deployment wire.DeploymentID, state *wire.DeviceState) er
 // Run keeps a connection until ctx ends. It returns nothing before that: what
 // fails is logged once, told to Connection, and tried again for ever.
 func (b *Bus) Run(ctx context.Context) {
+	b.twins.watch = twin.New(b.Session, b.timing.settle)
 	for attempt := 0; ; attempt++ {
 		started := time.Now()
 		err := b.connection(ctx)
@@ -208,8 +218,9 @@ func (b *Bus) connection(ctx context.Context) error {
 		Bus: b, nc: nc, number: b.connections,
 		// A hint that finds the channel full changes nothing: the ones before it
 		// cause a read already.
-		hints:    make(chan *nats.Msg, 8),
-		commands: make(chan *nats.Msg, 2*maxCommands),
+		hints:      make(chan *nats.Msg, 8),
+		commands:   make(chan *nats.Msg, 2*maxCommands),
+		heartbeats: make(chan *nats.Msg, 64),
 	}
 	if err := s.subscribe(); err != nil {
 		return explain(b.Target, err)
@@ -222,6 +233,9 @@ func (b *Bus) connection(ctx context.Context) error {
 		b.Log.Info("connected to the broker", "url", nc.ConnectedUrlRedacted(), "version", nc.ConnectedServerVersion())
 	}
 
+	// Before anything is written: another may have taken over meanwhile.
+	b.twins.watch.Listen(b.Now())
+	s.judge(b.Now())
 	var work sync.WaitGroup
 	work.Go(func() { s.beat(ctx) })
 	work.Go(func() { s.follow(ctx) })
@@ -249,14 +263,15 @@ type session struct {
 	*Bus
 	nc *nats.Conn
 	// number of this connection, from 1.
-	number   int
-	hints    chan *nats.Msg
-	commands chan *nats.Msg
+	number     int
+	hints      chan *nats.Msg
+	commands   chan *nats.Msg
+	heartbeats chan *nats.Msg
 }
 
 // subscribe listens before anything is read, so that no change falls between.
 func (s *session) subscribe() error {
-	for subject, messages := range subscriptions(s.Device, s.hints, s.commands) {
+	for subject, messages := range s.subscriptions() {
 		if _, err := s.nc.ChanSubscribe(subject, messages); err != nil {
 			return fmt.Errorf("subscribing to %q: %w", subject, err)
 		}
@@ -269,29 +284,12 @@ func (s *session) subscribe() error {
 
 // subscriptions are all that a device listens to. Hints are those of the
 // manifest alone: it is written with every other key, and names them all.
-func subscriptions(id wire.DeviceID, hints, commands chan *nats.Msg) map[string]chan *nats.Msg {
+func (s *session) subscriptions() map[string]chan *nats.Msg {
+	key := wire.DeviceKey(s.Device)
 	return map[string]chan *nats.Msg{
-		wire.DesiredHint(wire.DeviceKey(id)): hints,
-		wire.CommandSubjects(id):             commands,
-	}
-}
-
-// beat sends heartbeats, the first at once. They are not acknowledged: the next
-// one repairs the loss of one.
-func (s *session) beat(ctx context.Context) {
-	subject := wire.DeviceHeartbeats.Subject(wire.DeviceKey(s.Device))
-	for {
-		beat := wire.Heartbeat{Session: s.Session, Generation: s.Workloads.Desired().Generation}
-		payload, err := beat.Encode()
-		if err == nil {
-			err = s.nc.Publish(subject, payload)
-		}
-		if err != nil {
-			s.Log.V(1).Info("heartbeat not sent", "problem", err.Error())
-		}
-		if !sleep(ctx, jittered(s.timing.heartbeat)) {
-			return
-		}
+		wire.DesiredHint(key):          s.hints,
+		wire.CommandSubjects(s.Device): s.commands,
+		wire.HeartbeatHint(key):        s.heartbeats,
 	}
 }
 

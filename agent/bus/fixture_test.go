@@ -140,6 +140,7 @@ func (f *fleet) options(id wire.DeviceID) Options {
 		Workloads:  &workloads{},
 		Connection: func(string, error) {},
 		Refused:    func(error) {},
+		Twin:       func(error) {},
 		Now:        time.Now,
 	}
 }
@@ -151,7 +152,7 @@ func (f *fleet) run(options Options, adjust ...func(*timing)) *agent {
 	options.Log = a.log.logger(f.T)
 	a.Bus = New(options)
 	a.timing = timing{
-		heartbeat: 50 * time.Millisecond,
+		heartbeat: 50 * time.Millisecond, settle: 20 * time.Millisecond,
 		reconnect: 20 * time.Millisecond, reconnectMax: 50 * time.Millisecond,
 		reassert: 20 * time.Millisecond, audit: time.Hour, hint: time.Millisecond,
 		retry: 20 * time.Millisecond, retryMax: 50 * time.Millisecond, request: 2 * time.Second,
@@ -167,12 +168,15 @@ func (f *fleet) run(options Options, adjust ...func(*timing)) *agent {
 	return a
 }
 
+// patience is for a machine that is busy: what is waited for takes a moment.
+const patience = 2 * time.Minute
+
 // eventually waits until what holds.
 func (f *fleet) eventually(what string, holds func() bool) {
 	f.Helper()
-	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			f.Fatalf("not in 10 s: %s", what)
+			f.Fatalf("not in %s: %s", patience, what)
 		}
 	}
 }

@@ -23,6 +23,8 @@ const inFlight = 8
 type outbox struct {
 	mu     sync.Mutex
 	values map[string]*outgoing // with mu
+	// held says that nothing is to be sent for now; with mu.
+	held bool
 	// wake has room for one: that something became due.
 	wake chan struct{}
 }
@@ -43,8 +45,9 @@ type letter struct {
 	payload []byte
 }
 
+// newOutbox is one that is held.
 func newOutbox() outbox {
-	return outbox{values: map[string]*outgoing{}, wake: make(chan struct{}, 1)}
+	return outbox{values: map[string]*outgoing{}, held: true, wake: make(chan struct{}, 1)}
 }
 
 // put makes payload the value of the subject. A value that is there already is
@@ -72,11 +75,23 @@ func (o *outbox) reassert(connection int) {
 	o.signal()
 }
 
+// hold has nothing be due, or everything that is unsent.
+func (o *outbox) hold(held bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.held = held; !held {
+		o.signal()
+	}
+}
+
 // due returns letters to send now, and else how long nothing will be due.
 func (o *outbox) due(now time.Time) (letters []letter, wait time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	wait = time.Hour
+	if o.held {
+		return nil, wait
+	}
 	for subject, value := range o.values {
 		switch early := value.due.Sub(now); {
 		case !value.unsent:

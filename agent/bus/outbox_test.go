@@ -87,6 +87,7 @@ func TestOutbox(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			o := newOutbox()
+			o.hold(false)
 			tc.do(&o)
 			got, wait := due(&o, now)
 			if diff := cmp.Diff(tc.want, got); diff != "" {

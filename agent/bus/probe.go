@@ -40,7 +40,7 @@ func Probe(ctx context.Context, to Target) (Findings, error) {
 	}
 	s := &session{
 		Bus: New(Options{Target: to}), nc: nc,
-		hints: make(chan *nats.Msg, 1), commands: make(chan *nats.Msg, 1),
+		hints: make(chan *nats.Msg, 1), commands: make(chan *nats.Msg, 1), heartbeats: make(chan *nats.Msg, 1),
 	}
 	err = s.subscribe()
 	var manifest wire.Manifest

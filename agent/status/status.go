@@ -76,6 +76,9 @@ func (v View) Print(w io.Writer, now time.Time) error {
 		if r.Refused != "" {
 			p.line("REFUSED\twhat the broker offers: %s", wire.CleanText(r.Refused, wire.MaxMessage))
 		}
+		if r.Twin != "" {
+			p.line("CONFLICT\t%s", wire.CleanText(r.Twin, wire.MaxMessage))
+		}
 	}
 	if v.PodmanError != nil {
 		p.line("podman\tcontainers are not known: %s", wire.CleanText(v.PodmanError.Error(), wire.MaxMessage))

@@ -33,6 +33,8 @@ func TestPrint(t *testing.T) {
 	lost := report
 	lost.Broker = store.BrokerReport{Since: ago(time.Minute), Error: "nothing listens there"}
 	lost.Deployments = nil
+	twin := lost
+	twin.Twin = "another agent has this device id\x1b[31m"
 	containers := []reconcile.Container{
 		{ID: "3f2a1b4c5d6e7f", Key: reconcile.Key{Deployment: id("web"), Service: "web"}, State: reconcile.Running, Started: ago(time.Hour)},
 		{ID: "00112233445566", Key: reconcile.Key{Deployment: id("old"), Service: "job"}, State: reconcile.Exited, Exited: ago(time.Second), ExitCode: 3},
@@ -71,6 +73,16 @@ agent   NOT RUNNING; below is what it said last, 2026-03-04 11:59:00 (1m0s ago)
 broker  not connected since 2026-03-04 11:59:00 (1m0s ago): nothing listens there
 wanted  generation 12, deployments: 0
 podman  containers are not known: podman socket is not there
+`,
+		},
+		"Twin": {
+			reason: "a clone, while the broker is away",
+			view:   status.View{Device: "pi-4", Running: true, Report: twin},
+			want: `device    pi-4
+agent     running
+broker    not connected since 2026-03-04 11:59:00 (1m0s ago): nothing listens there
+wanted    generation 12, deployments: 0
+CONFLICT  another agent has this device id [31m
 `,
 		},
 		"Never": {

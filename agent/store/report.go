@@ -20,6 +20,9 @@ type Report struct {
 	// Refused is why what the broker offers as a newer one is not taken over; ""
 	// when nothing is refused.
 	Refused string `json:"refused,omitempty"`
+	// Twin is which other agent is live with this device id, and what to do about
+	// it; "" when none is.
+	Twin string `json:"twin,omitempty"`
 	// TrustedKeys are those whose signature counts.
 	TrustedKeys []string           `json:"trustedKeys"`
 	Broker      BrokerReport       `json:"broker"`
