@@ -276,8 +276,8 @@ func TestReachable(t *testing.T) {
 	}
 }
 
-// TestTwoAgents with one device id: the Device says so, in an event too, and
-// nothing of it is lost.
+// TestTwoAgents with one device id: the Device says so, in an event and once in the
+// log too, and nothing of it is lost.
 func TestTwoAgents(t *testing.T) {
 	w := newWorld(t)
 	r := w.startConverged()
@@ -297,6 +297,15 @@ func TestTwoAgents(t *testing.T) {
 	})
 	w.awaitEvent(device, v1alpha1.ReasonTwoAgents, "give one of them another")
 	w.awaitDesired("pi-0", all...)
+	for i := range 20 {
+		beat, err := wire.Heartbeat{Session: []string{"0000000a", "0000000b"}[i%2], Twin: []wire.TwinRole{wire.TwinReports, wire.TwinStandsBy}[i%2]}.Encode()
+		w.must(err)
+		w.put(wire.DeviceHeartbeats, "pi-0", beat)
+	}
+	w.quiet(r)
+	if n := r.logs.count("two agents use one device id"); n != 1 {
+		t.Errorf("the log says it %d times, want once", n)
+	}
 }
 
 // TestBrokerIsAwayForLong: that nothing can be heard says nothing of the devices,

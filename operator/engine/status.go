@@ -130,7 +130,8 @@ func (e *Engine) patchDevice(ctx context.Context, p fleet.DevicePatch) error {
 	if err != nil {
 		return fmt.Errorf("patching the conditions of device %s: %w", p.ID, err)
 	}
-	if written {
+	if written && p.Event != nil {
+		e.o.Log.Info("two agents use one device id", "device", p.ID, "problem", p.Event.Message)
 		e.tell(d, p.Event)
 	}
 	return nil

@@ -10,8 +10,9 @@ import (
 )
 
 // Two agents with one device id are told by sessions that alternate: A, B and A
-// again within conflictWindow. A restart is A and B only. The conflict is over
-// when none was seen for conflictHold.
+// again within conflictWindow. A restart is A and B only. An agent that stands by
+// for another says so itself, and tells also of three that take turns. The conflict
+// is over when nothing was seen of it for conflictHold.
 const (
 	conflictWindow = int64(10 * wire.HeartbeatInterval)
 	conflictHold   = int64(10 * time.Minute)
@@ -34,7 +35,7 @@ type presence struct {
 	// formerSeen.
 	session, former uint32
 	formerSeen      int64
-	conflictAt      int64 // of the last alternation
+	conflictAt      int64 // of the last sign of another agent
 
 	conflict bool
 	checking bool  // in Fleet.checks
@@ -58,6 +59,10 @@ func (f *Fleet) ObserveHeartbeat(id wire.DeviceID, h wire.Heartbeat, at time.Tim
 			f.check(d)
 		}
 		d.former, d.formerSeen = d.session, d.lastSeen
+	}
+	if h.Twin == wire.TwinStandsBy {
+		d.conflictAt = now
+		f.check(d)
 	}
 	d.session, d.lastSeen = session, now
 	if !d.reachable {

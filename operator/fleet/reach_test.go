@@ -11,8 +11,8 @@ import (
 )
 
 // TestPresence plays a script of heartbeats and looks at the patches. Each step
-// is a time in seconds since the beginning, and what happens: a session sends,
-// "deaf" and "hears" are the operator, "-" is nothing; want is the conditions that
+// is a time in seconds since the beginning, and what happens: a session sends, with
+// "+" one that stands by, "deaf" and "hears" are the operator, "-" is nothing; want is the conditions that
 // are patched then, "" for no patch.
 func TestPresence(t *testing.T) {
 	type step struct {
@@ -35,6 +35,9 @@ func TestPresence(t *testing.T) {
 		"TwoAgents": {reason: "sessions that alternate are two agents, until ten minutes after the last time",
 			steps: []step{{0, "a", up}, {15, "b", ""}, {30, "a", conflict}, {45, "b", ""},
 				{120, "b", ""}, {200, "b", ""}, {300, "b", ""}, {400, "b", ""}, {500, "b", ""}, {600, "b", ""}, {644, "b", ""}, {645, "-", up}}},
+		"StandsBy": {reason: "an agent that stands by knows of another, whatever the order of their heartbeats",
+			steps: []step{{0, "a", up}, {10, "b", ""}, {20, "c+", conflict}, {30, "a", ""}, {40, "b", ""}, {50, "c+", ""}, {60, "a", ""},
+				{150, "a", ""}, {240, "a", ""}, {330, "a", ""}, {420, "a", ""}, {510, "a", ""}, {600, "a", ""}, {649, "a", ""}, {650, "-", up}}},
 		"Outage": {reason: "what cannot be heard is not silent, and has the whole time afterwards",
 			steps: []step{{0, "a", up}, {50, "deaf", ""}, {500, "-", ""}, {501, "hears", ""}, {601, "-", ""}, {602, "-", missed}}},
 		"OutageOver": {reason: "a device that is heard again was never unreachable",
@@ -59,7 +62,12 @@ func TestPresence(t *testing.T) {
 				case "deaf", "hears":
 					w.f.Hearing(step.happens == "hears", w.now)
 				default:
-					w.heartbeat("a", wire.Heartbeat{Session: strings.Repeat(step.happens, 8)})
+					session, standsBy := strings.CutSuffix(step.happens, "+")
+					beat := wire.Heartbeat{Session: strings.Repeat(session, 8)}
+					if standsBy {
+						beat.Twin = wire.TwinStandsBy
+					}
+					w.heartbeat("a", beat)
 				}
 				got := ""
 				for _, p := range w.f.TakeDevices(w.now, 10) {

@@ -61,6 +61,7 @@ const (
 	ReasonHeartbeatMissed = "HeartbeatMissed"
 	// ReasonNeverSeen: no heartbeat has ever been recorded.
 	ReasonNeverSeen = "NeverSeen"
-	// ReasonTwoAgents: heartbeats of two agent processes alternate.
+	// ReasonTwoAgents: heartbeats of two agent processes alternate, or one says that
+	// it stands by for another.
 	ReasonTwoAgents = "TwoAgents"
 )
