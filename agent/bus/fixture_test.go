@@ -116,7 +116,7 @@ func newFleetOf(t *testing.T, options broker.Options) *fleet {
 
 func connect(t *testing.T, url string, as v1alpha1.Credentials) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect(url, nats.UserInfo(as.User, as.Password),
+	nc, err := nats.Connect(url, nats.UserInfo(as.User, as.Password), nats.Timeout(patience),
 		nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0))
 	if err != nil {
 		t.Fatalf("connecting as %q: %v", as.User, err)

@@ -212,8 +212,11 @@ func (b *base) provision(ctx context.Context) error {
 	return nil
 }
 
+// connectTimeout is for a machine that is busy: the client's own is 2 s.
+const connectTimeout = time.Minute
+
 func (b *base) connect(as v1alpha1.Credentials) (*nats.Conn, error) {
-	return nats.Connect(b.URL(), nats.UserInfo(as.User, as.Password), nats.NoReconnect())
+	return nats.Connect(b.URL(), nats.UserInfo(as.User, as.Password), nats.NoReconnect(), nats.Timeout(connectTimeout))
 }
 
 func (b *base) removeDir() error {
