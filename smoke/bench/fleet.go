@@ -67,11 +67,13 @@ func newFleet(devices int) (*fleet.Fleet, []fleet.DeviceWrite) {
 	return f, drain(f)
 }
 
-// drain carries out all writes of desired state, into nothing.
+// drain carries out all writes of desired state, into nothing, as of one moment:
+// no manifest falls due to be renewed meanwhile.
 func drain(f *fleet.Fleet) []fleet.DeviceWrite {
 	var all []fleet.DeviceWrite
+	now := time.Now()
 	for {
-		writes := f.TakeWrites(time.Now(), 10_000)
+		writes := f.TakeWrites(now, 10_000)
 		if len(writes) == 0 {
 			return all
 		}
