@@ -184,7 +184,7 @@ func (c *ControlPlane) prepare() (err error) {
 	}
 	c.config = &rest.Config{
 		Host:            "https://127.0.0.1:" + strconv.Itoa(c.port),
-		TLSClientConfig: rest.TLSClientConfig{CAData: ca.pem, CertData: admin.cert, KeyData: admin.key},
+		TLSClientConfig: rest.TLSClientConfig{CAData: ca.PEM, CertData: admin.Cert, KeyData: admin.Key},
 		QPS:             -1,
 	}
 	c.kubeconfig = filepath.Join(c.dir, "admin.kubeconfig")
