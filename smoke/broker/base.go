@@ -44,6 +44,11 @@ type Options struct {
 	// Callout has the broker ask the auth callout about devices and whoever else
 	// it does not know.
 	Callout bool
+	// Muted has a broker with Callout ask nobody: whoever measures the callout asks
+	// in its stead, as the callout's user, whom a broker that asks would refuse.
+	Muted bool
+	// TLS has it speak TLS alone, with a certificate for 127.0.0.1.
+	TLS bool
 	// LoginTimeout bounds a login, the callout's answer included; 0 means 10 s.
 	LoginTimeout time.Duration
 	// Shape may change the configuration of a stream before it is created, or
@@ -58,6 +63,7 @@ type base struct {
 	tempDir bool
 	signing signing
 	callout *callout // nil without Options.Callout
+	caFile  string   // "" without Options.TLS
 
 	mu    sync.Mutex
 	users map[string][]user // by account, with mu
@@ -90,6 +96,11 @@ func newBase(options Options) (*base, error) {
 		}
 		b.users[wire.AccountAuth] = []user{{nkey: b.callout.user.public}}
 	}
+	if options.TLS {
+		if b.caFile, err = writePKI(b.options.Dir); err != nil {
+			return nil, err
+		}
+	}
 	operator, admin := wire.OperatorPermissions(), wire.AdminPermissions()
 	// An id that is a wildcard stands for every device; only here, because what
 	// it grants is everything that any device may do.
@@ -121,11 +132,20 @@ func (b *base) addDevice(id wire.DeviceID) error {
 	return nil
 }
 
-// URL of the broker, such as "nats://127.0.0.1:4222".
-func (b *base) URL() string { return "nats://" + loopback(b.options.Port) }
+// URL of the broker, such as "nats://127.0.0.1:4222", or "tls://" with Options.TLS.
+func (b *base) URL() string {
+	scheme := "nats://"
+	if b.options.TLS {
+		scheme = "tls://"
+	}
+	return scheme + loopback(b.options.Port)
+}
 
-// NATS is the URL in the form of the programs' configuration files.
-func (b *base) NATS() v1alpha1.NATSSection { return v1alpha1.NATSSection{URLs: []string{b.URL()}} }
+// NATS is the URL, and whom to trust there, in the form of the programs'
+// configuration files.
+func (b *base) NATS() v1alpha1.NATSSection {
+	return v1alpha1.NATSSection{URLs: []string{b.URL()}, CAFile: b.caFile}
+}
 
 // Dir is the folder with the configuration, the log and the store.
 func (b *base) Dir() string { return b.options.Dir }
@@ -216,7 +236,11 @@ func (b *base) provision(ctx context.Context) error {
 const connectTimeout = time.Minute
 
 func (b *base) connect(as v1alpha1.Credentials) (*nats.Conn, error) {
-	return nats.Connect(b.URL(), nats.UserInfo(as.User, as.Password), nats.NoReconnect(), nats.Timeout(connectTimeout))
+	options := []nats.Option{nats.UserInfo(as.User, as.Password), nats.NoReconnect(), nats.Timeout(connectTimeout)}
+	if b.caFile != "" {
+		options = append(options, nats.RootCAs(b.caFile))
+	}
+	return nats.Connect(b.URL(), options...)
 }
 
 func (b *base) removeDir() error {

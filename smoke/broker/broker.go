@@ -2,7 +2,7 @@
 // streams and permissions, all of them taken from package wire: inside the
 // calling process, or in a process of its own that can be killed. It never runs
 // with another layout than the product's, and it is for tests and demos: its
-// users have passwords and its connections no TLS.
+// users have passwords, and its connections no TLS unless that is asked for.
 package broker
 
 import (

@@ -177,6 +177,18 @@ func TestAddDevice(t *testing.T) {
 	}
 }
 
+// TestTLS: a broker that speaks TLS is reached by who trusts its authority, and by
+// nobody else.
+func TestTLS(t *testing.T) {
+	b := start(t, broker.Options{Devices: []wire.DeviceID{"pi-4"}, TLS: true})
+	put(t, dialDevice(t, b, "pi-4", nats.RootCAs(b.NATS().CAFile)), "pi-4")
+	as := b.Device("pi-4")
+	if conn, err := nats.Connect(b.URL(), nats.UserInfo(as.User, as.Password)); err == nil {
+		conn.Close()
+		t.Error("a certificate of an unknown authority is trusted")
+	}
+}
+
 func TestStopRemovesItsFolder(t *testing.T) {
 	b, err := broker.Start(t.Context(), broker.Options{})
 	if err != nil {

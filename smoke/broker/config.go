@@ -23,10 +23,18 @@ type serverConfig struct {
 	MaxConnections int                      `json:"max_connections"`
 	MaxPending     int                      `json:"max_pending"`
 	LogFile        string                   `json:"log_file"`
+	TLS            *tlsConfig               `json:"tls,omitempty"`
 	Authorization  *authorizationConfig     `json:"authorization,omitempty"`
 	JetStream      jetStreamConfig          `json:"jetstream"`
 	Accounts       map[string]accountConfig `json:"accounts"`
 	SystemAccount  string                   `json:"system_account"`
+}
+
+type tlsConfig struct {
+	CertFile string `json:"cert_file"`
+	KeyFile  string `json:"key_file"`
+	// Timeout of a handshake, in seconds: many at once wait for each other.
+	Timeout float64 `json:"timeout"`
 }
 
 type authorizationConfig struct {
@@ -103,7 +111,13 @@ func (b *base) config() serverConfig {
 	if b.options.SyncAlways {
 		c.JetStream.SyncInterval = "always"
 	}
-	if b.callout != nil {
+	if b.options.TLS {
+		c.TLS = &tlsConfig{
+			CertFile: filepath.Join(b.options.Dir, certFile), KeyFile: filepath.Join(b.options.Dir, keyFile),
+			Timeout: b.options.LoginTimeout.Seconds(),
+		}
+	}
+	if b.callout != nil && !b.options.Muted {
 		c.Authorization = b.callout.authorization(b.users, b.options.LoginTimeout)
 	}
 	for _, account := range wire.Accounts() {
