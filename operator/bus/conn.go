@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -48,6 +49,8 @@ type Options struct {
 	// FailFast has Connect fail when no broker can be reached, for a program
 	// that a person waits for.
 	FailFast bool
+	// MaxWait bounds the wait between two attempts to connect; 0 means 10 s.
+	MaxWait time.Duration
 }
 
 // Conn is a connection to the broker that comes back by itself. Its methods may
@@ -134,7 +137,7 @@ func (c *Conn) settings() ([]nats.Option, error) {
 		nats.Name(c.options.Name),
 		login,
 		nats.MaxReconnects(-1),
-		nats.CustomReconnectDelay(backoff),
+		nats.CustomReconnectDelay(func(attempt int) time.Duration { return backoff(attempt, cmp.Or(c.options.MaxWait, maxBackoff)) }),
 		nats.IgnoreAuthErrorAbort(),
 		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(maxPingsOut),
@@ -155,9 +158,9 @@ func (c *Conn) settings() ([]nats.Option, error) {
 }
 
 // backoff is how long to wait before the attempt: anything up to a bound that
-// doubles each time, so that many clients do not come back at once.
-func backoff(attempt int) time.Duration {
-	bound := min(maxBackoff, minBackoff<<min(attempt, 10))
+// doubles each time up to most, so that many clients do not come back at once.
+func backoff(attempt int, most time.Duration) time.Duration {
+	bound := min(most, minBackoff<<min(attempt, 10))
 	return rand.N(bound)
 }
 

@@ -37,7 +37,7 @@ func (c *Conn) Follow(ctx context.Context, b wire.Bucket, f Follower) error {
 		if !errors.Is(err, ErrDisconnected) { // the connection's own log line says that
 			c.options.Log.Error(err, "following a bucket was interrupted, going on", "bucket", b.Name)
 		}
-		sleep(ctx, backoff(attempt))
+		sleep(ctx, backoff(attempt, maxBackoff))
 		up, _ := c.link.channels()
 		select {
 		case <-up:

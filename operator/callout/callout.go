@@ -35,6 +35,10 @@ import (
 // timeout of logins, which should be longer.
 const decisionTimeout = 5 * time.Second
 
+// maxWait bounds the wait between two attempts to reach the broker. Every device
+// that is there sooner waits in vain until the broker gives its login up.
+const maxWait = 500 * time.Millisecond
+
 // Options of a Service; all are needed.
 type Options struct {
 	Config   config.CalloutConfig
@@ -102,7 +106,9 @@ func (c clock) Now() time.Time { return c() }
 // Run answers until ctx ends. It fails for what does not heal by itself.
 func (s *Service) Run(ctx context.Context) error {
 	c := s.options.Config
-	conn, err := bus.Connect(ctx, bus.Options{NATS: c.NATS, Credentials: c.Credentials, Name: "fleet-callout", Log: s.options.Log.WithName("bus")})
+	conn, err := bus.Connect(ctx, bus.Options{
+		NATS: c.NATS, Credentials: c.Credentials, Name: "fleet-callout", Log: s.options.Log.WithName("bus"), MaxWait: maxWait,
+	})
 	if err != nil {
 		return err
 	}
