@@ -102,12 +102,15 @@ type timing struct {
 	// settle is how long another agent with this device id has to answer before
 	// this one reports.
 	settle time.Duration
-	// reconnect bounds the first wait for a new connection and reconnectMax the
-	// later ones; each is drawn between 0 and its bound, so that a fleet that
-	// lost its broker does not come back in step.
-	reconnect, reconnectMax time.Duration
+	// calm is waited before each new connection: a broker that was started anew,
+	// and its callout, are to be there first. reconnect bounds what is waited
+	// besides for the first one and reconnectMax for later ones; each is drawn
+	// between 0 and its bound, so that a fleet that lost its broker does not come
+	// back in step. A login that takes more than 2 s is work lost for both sides:
+	// the client library fails on the PING that the broker sends then.
+	calm, reconnect, reconnectMax time.Duration
 	// reassert bounds the wait after a reconnect until all states are written
-	// once more.
+	// once more: when a fleet comes back the logins of others go before that.
 	reassert time.Duration
 	// audit is the shortest time between two reads of the manifest that nothing
 	// asked for; the longest is three times that.
@@ -134,8 +137,9 @@ func New(options Options) *Bus {
 		timing: timing{
 			heartbeat: wire.HeartbeatInterval,
 			settle:    twin.Settle,
-			reconnect: 2 * time.Second, reconnectMax: 30 * time.Second,
-			reassert: 5 * time.Second,
+			calm:      time.Second,
+			reconnect: 5 * time.Second, reconnectMax: 30 * time.Second,
+			reassert: 30 * time.Second,
 			audit:    5 * time.Minute,
 			hint:     50 * time.Millisecond,
 			retry:    200 * time.Millisecond, retryMax: time.Minute,
@@ -188,7 +192,7 @@ func (b *Bus) Run(ctx context.Context) {
 		if time.Since(started) > stable {
 			attempt = 0
 		}
-		delay := fullJitter(attempt, b.timing.reconnect, b.timing.reconnectMax)
+		delay := b.timing.calm + fullJitter(attempt, b.timing.reconnect, b.timing.reconnectMax)
 		b.Connection("", err)
 		if problem := err.Error(); problem != b.problem {
 			b.problem = problem
