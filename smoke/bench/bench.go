@@ -26,6 +26,7 @@ type row struct {
 	// target says what the median must be: at least or at most; both 0 for a
 	// row that only informs.
 	atLeast, atMost float64
+	none            bool // the target is that there is nothing
 }
 
 // series are the values of the rounds.
@@ -48,6 +49,11 @@ func ratio(a, b series) series {
 func (r row) verdict() (target, verdict string) {
 	median := r.values.median()
 	switch {
+	case r.none:
+		target, verdict = "0", "pass"
+		if median != 0 {
+			verdict = "MISS"
+		}
 	case r.atLeast != 0:
 		target, verdict = fmt.Sprintf(">= %g", r.atLeast), "pass"
 		if median < r.atLeast {
@@ -82,6 +88,8 @@ func Run(ctx context.Context, out io.Writer) (err error) {
 		do   func(context.Context) error
 	}{
 		{"state events through the whole pipeline against a consumer that drops them", b.events},
+		{"logins: the callout against TLS handshakes", b.logins},
+		{"how a fleet comes back after its broker was killed", b.restart},
 		{"the cost of a label change", b.labelChanges},
 		{"the index against brute force", b.index},
 		{"heap per device", b.heap},

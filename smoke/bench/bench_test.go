@@ -17,6 +17,8 @@ func TestVerdict(t *testing.T) {
 		"too slow":  {"one good round does not save it", row{values: series{0.1, 0.4, 0.9}, atLeast: 0.5}, "MISS"},
 		"too big":   {"a bound from above", row{values: series{1025, 1025, 1}, atMost: 1024}, "MISS"},
 		"no target": {"it only informs", row{values: series{1}}, ""},
+		"nothing":   {"there shall be none", row{values: series{0}, none: true}, "pass"},
+		"something": {"one is one too many", row{values: series{1}, none: true}, "MISS"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
