@@ -39,7 +39,7 @@ type agents struct {
 
 	mu      sync.Mutex
 	current int           // with mu
-	failed  int           // with mu; attempts to connect
+	failed  int           // with mu
 	changed chan struct{} // has room for one: current has grown
 }
 
@@ -128,8 +128,8 @@ func (a *agents) lose() {
 	}
 }
 
-// failures is how many attempts to connect failed so far, with connections that
-// ended.
+// failures is how many attempts to connect failed so far and how many connections
+// ended, together.
 func (a *agents) failures() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
