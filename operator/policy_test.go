@@ -2,40 +2,28 @@ package operator_test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
-	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
-	"github.com/nationtech/harmony-fleet/apis/secret"
+	"github.com/nationtech/harmony-fleet/apis/policy"
 	"github.com/nationtech/harmony-fleet/apis/wire"
-	"github.com/nationtech/harmony-fleet/smoke/oidc"
 	"github.com/nationtech/harmony-fleet/smoke/openbao"
 )
 
 // policies runs OpenBao and has an operator read the policies that are there.
-func (w *world) policies() (*openbao.Server, func(*running)) {
+func (w *world) policies() (*openbao.Fleet, func(*running)) {
 	w.Helper()
-	bao, err := openbao.Start(w.Context(), openbao.Options{})
+	server, err := openbao.Start(w.Context(), openbao.Options{})
 	w.must(err)
-	w.Cleanup(bao.Stop)
-	account, err := oidc.Start(w.Context(), oidc.Options{})
+	w.Cleanup(server.Stop)
+	bao, err := server.Fleet(w.Context())
 	w.must(err)
-	w.Cleanup(account.Stop)
-	w.must(bao.EnableKV(w.Context(), "fleet"))
-	w.must(bao.WritePolicy(w.Context(), "fleet-operator",
-		`path "fleet/data/devices/*" { capabilities = ["read"] } path "fleet/metadata/revoked/" { capabilities = ["list"] }`+"\n"+secret.OperatorRules()))
-	_, err = bao.EnableJWT(w.Context(), "kubernetes", openbao.Issuer{PublicKeys: []string{string(account.PublicKeyPEM())}})
+	section, err := bao.Program(w.Context(), config.OperatorDefaults().OpenBao.LoginRole, w.TempDir())
 	w.must(err)
-	w.must(bao.WriteRole(w.Context(), "kubernetes", "fleet-operator", openbao.Role{Audiences: []string{"openbao"}, Policies: []string{"fleet-operator"}, TTL: time.Hour}))
-	token, err := account.Token(map[string]any{"sub": "fleet-operator", "aud": "openbao"})
-	w.must(err)
-	file := filepath.Join(w.TempDir(), "token")
-	w.must(os.WriteFile(file, []byte(token), 0o600))
-	return bao, func(r *running) { r.config.OpenBao.Address, r.config.OpenBao.LoginTokenFile = bao.Address(), file }
+	return bao, func(r *running) { r.config.OpenBao = section }
 }
 
 // TestLabelsNeedAPolicy: a device that claims a label that its policy does not
@@ -43,8 +31,8 @@ func (w *world) policies() (*openbao.Server, func(*running)) {
 func TestLabelsNeedAPolicy(t *testing.T) {
 	w := newWorld(t)
 	bao, with := w.policies()
-	w.must(bao.PutSecret(t.Context(), "fleet", "devices/pi-1", map[string]any{"labels": map[string]any{"group": []string{"a"}, "site": []string{"*"}}}))
-	w.must(bao.PutSecret(t.Context(), "fleet", "devices/pi-2", map[string]any{"labels": map[string]any{"site": []string{"*"}}}))
+	w.must(bao.PutPolicy(t.Context(), "pi-1", policy.Policy{Labels: map[string][]string{"group": {"a"}, "site": {policy.AnyValue}}}))
+	w.must(bao.PutPolicy(t.Context(), "pi-2", policy.Policy{Labels: map[string][]string{"site": {policy.AnyValue}}}))
 	w.startConverged(with)
 	d := deployment(w.namespace(), "web", "a")
 	w.must(w.api.Create(t.Context(), d))

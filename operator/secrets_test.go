@@ -17,7 +17,7 @@ import (
 )
 
 // entity makes OpenBao know a device that logs in there.
-func (w *world) entity(bao *openbao.Server, id wire.DeviceID) {
+func (w *world) entity(bao *openbao.Fleet, id wire.DeviceID) {
 	w.Helper()
 	admin, err := bao.Client(bao.RootToken())
 	w.must(err)
@@ -26,7 +26,7 @@ func (w *world) entity(bao *openbao.Server, id wire.DeviceID) {
 }
 
 // awaitGrants waits until the device may read exactly these secrets.
-func (w *world) awaitGrants(bao *openbao.Server, id wire.DeviceID, refs ...secret.Ref) {
+func (w *world) awaitGrants(bao *openbao.Fleet, id wire.DeviceID, refs ...secret.Ref) {
 	w.Helper()
 	admin, err := bao.Client(bao.RootToken())
 	w.must(err)

@@ -32,7 +32,7 @@ func newDevices(t *testing.T) *devices {
 	t.Cleanup(d.provider.Stop)
 	d.admin, err = d.server.Client(d.server.RootToken())
 	d.must(err)
-	d.must(d.server.WritePolicy(t.Context(), "fleet-callout", rules+secret.OperatorRules()))
+	d.must(d.server.WritePolicy(t.Context(), "fleet-callout", server.ProgramRules+secret.OperatorRules()))
 	d.must(d.server.WritePolicy(t.Context(), secret.DevicePolicy, secret.DeviceRules("fleet")))
 	d.accessor, err = d.server.EnableJWT(t.Context(), "jwt", server.Issuer{PublicKeys: []string{string(d.provider.PublicKeyPEM())}})
 	d.must(err)

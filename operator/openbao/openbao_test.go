@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -21,23 +20,15 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/policy"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/operator/openbao"
-	"github.com/nationtech/harmony-fleet/smoke/oidc"
 	server "github.com/nationtech/harmony-fleet/smoke/openbao"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// rules are what the callout may do in OpenBao.
-const rules = `
-path "fleet/data/devices/*" { capabilities = ["read"] }
-path "fleet/metadata/revoked" { capabilities = ["list"] }
-path "fleet/metadata/revoked/" { capabilities = ["list"] }
-`
-
 // world is a server that is set up as docs say, and a store that reads it.
 type world struct {
 	*testing.T
-	server *server.Server
+	server *server.Fleet
 	store  *openbao.Store
 	skew   atomic.Int64
 	config config.OpenBaoSection
@@ -49,25 +40,13 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{T: t}
-	var err error
-	w.server, err = server.Start(t.Context(), server.Options{})
+	started, err := server.Start(t.Context(), server.Options{})
 	w.must(err)
-	t.Cleanup(w.server.Stop)
-	account, err := oidc.Start(t.Context(), oidc.Options{})
+	t.Cleanup(started.Stop)
+	w.server, err = started.Fleet(t.Context())
 	w.must(err)
-	t.Cleanup(account.Stop)
-	w.must(w.server.EnableKV(t.Context(), "fleet"))
-	w.must(w.server.WritePolicy(t.Context(), "fleet-callout", rules))
-	_, err = w.server.EnableJWT(t.Context(), "kubernetes", server.Issuer{PublicKeys: []string{string(account.PublicKeyPEM())}, Name: account.Issuer()})
+	w.config, err = w.server.Program(t.Context(), "fleet-callout", t.TempDir())
 	w.must(err)
-	w.must(w.server.WriteRole(t.Context(), "kubernetes", "fleet-callout", server.Role{
-		Audiences: []string{"openbao"}, Policies: []string{"fleet-callout"}, TTL: time.Hour,
-	}))
-	token, err := account.Token(map[string]any{"sub": "system:serviceaccount:fleet-system:fleet-callout", "aud": "openbao"})
-	w.must(err)
-	w.config = config.OpenBaoDefaults()
-	w.config.Address, w.config.LoginTokenFile = w.server.Address(), filepath.Join(t.TempDir(), "token")
-	w.must(os.WriteFile(w.config.LoginTokenFile, []byte(token+"\n"), 0o600))
 	w.must(w.config.Validate())
 	w.run()
 	return w

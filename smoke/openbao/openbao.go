@@ -28,9 +28,9 @@ import (
 
 // Options of a server; the zero value is what a test wants.
 type Options struct {
-	// Dir holds the data, the keys and the log; "" means a folder of its own that
-	// is removed by Stop. A server that is started on the folder of an earlier one
-	// has its data and its root token.
+	// Dir holds the data, the keys and the log; it is made, and stays. "" means a
+	// folder of its own that is removed by Stop. A server that is started on the
+	// folder of an earlier one has its data and its root token.
 	Dir string
 	// Port on 127.0.0.1; 0 means a free one, which a restart keeps.
 	Port int
@@ -75,6 +75,8 @@ func Start(ctx context.Context, options Options) (_ *Server, err error) {
 			return nil, fmt.Errorf("making a temporary folder: %w", err)
 		}
 		s.tempDir = true
+	} else if err := os.MkdirAll(options.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the folder: %w", err)
 	}
 	if options.Port == 0 {
 		if s.options.Port, err = process.FreePort(); err != nil {

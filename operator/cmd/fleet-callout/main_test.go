@@ -13,14 +13,13 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"sigs.k8s.io/yaml"
 
 	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/policy"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/operator/program"
+	"github.com/nationtech/harmony-fleet/smoke/auth"
 	"github.com/nationtech/harmony-fleet/smoke/broker"
-	"github.com/nationtech/harmony-fleet/smoke/oidc"
-	"github.com/nationtech/harmony-fleet/smoke/openbao"
 	"github.com/nationtech/harmony-fleet/smoke/process"
 	"github.com/nationtech/harmony-fleet/smoke/programs"
 )
@@ -87,9 +86,8 @@ func TestExampleIsComplete(t *testing.T) {
 type site struct {
 	*testing.T
 	broker   *broker.Broker
-	provider *oidc.Provider
-	bao      *openbao.Server
-	config   config.CalloutConfig
+	auth     *auth.Auth
+	replicas int
 }
 
 func newSite(t *testing.T) *site {
@@ -99,29 +97,12 @@ func newSite(t *testing.T) *site {
 	s.broker, err = broker.Start(t.Context(), broker.Options{Callout: true, LoginTimeout: 5 * time.Second})
 	s.must(err)
 	t.Cleanup(s.broker.Stop)
-	s.provider, err = oidc.Start(t.Context(), oidc.Options{})
+	s.auth, err = auth.Start(t.Context(), auth.Options{Dir: t.TempDir(), Callout: s.broker.Callout()})
 	s.must(err)
-	t.Cleanup(s.provider.Stop)
-	s.bao, err = openbao.Start(t.Context(), openbao.Options{})
-	s.must(err)
-	t.Cleanup(s.bao.Stop)
-	s.must(s.bao.EnableKV(t.Context(), "fleet"))
-	s.must(s.bao.WritePolicy(t.Context(), "fleet-callout",
-		`path "fleet/data/devices/*" { capabilities = ["read"] } path "fleet/metadata/revoked/" { capabilities = ["list"] }`))
-	_, err = s.bao.EnableJWT(t.Context(), "kubernetes", openbao.Issuer{PublicKeys: []string{string(s.provider.PublicKeyPEM())}})
-	s.must(err)
-	s.must(s.bao.WriteRole(t.Context(), "kubernetes", "fleet-callout", openbao.Role{Audiences: []string{"openbao"}, Policies: []string{"fleet-callout"}, TTL: time.Hour}))
-	token, err := s.provider.Token(map[string]any{"sub": "fleet-callout", "aud": "openbao"})
-	s.must(err)
-
-	s.config = s.broker.Callout()
-	s.config.OIDC.Issuer, s.config.OIDC.Audience = s.provider.Issuer(), s.provider.ProjectID()
-	s.config.OpenBao.Address, s.config.OpenBao.LoginTokenFile = s.bao.Address(), filepath.Join(t.TempDir(), "token")
-	s.must(os.WriteFile(s.config.OpenBao.LoginTokenFile, []byte(token), 0o600))
+	t.Cleanup(s.auth.Stop)
 	for _, id := range []wire.DeviceID{"pi-1", "pi-2"} {
-		_, err := s.provider.AddMachine(oidc.Machine{Name: "device-" + string(id), Roles: []string{"device"}, RoleClaims: oidc.ProjectRoleMap})
+		_, err := s.auth.Enrol(t.Context(), id, policy.Policy{})
 		s.must(err)
-		s.must(s.bao.PutSecret(t.Context(), "fleet", "devices/"+string(id), map[string]any{}))
 	}
 	return s
 }
@@ -136,24 +117,19 @@ func (s *site) must(err error) {
 // start runs a replica and returns when it is ready.
 func (s *site) start() *process.Process {
 	s.Helper()
-	dir := s.TempDir()
-	probe, err := process.FreePort()
+	s.replicas++
+	file, readyURL, err := s.auth.Replica(fmt.Sprint("callout-", s.replicas))
 	s.must(err)
-	c := s.config
-	c.MetricsAddress, c.ProbeAddress = "0", fmt.Sprintf("127.0.0.1:%d", probe)
-	data, err := yaml.Marshal(c)
-	s.must(err)
-	s.must(os.WriteFile(filepath.Join(dir, "config.yaml"), data, 0o600))
-	p, err := process.Start(process.Spec{Path: binary, Args: []string{"--config", filepath.Join(dir, "config.yaml")}, Log: filepath.Join(dir, "log")})
+	p, err := process.Start(process.Spec{Path: binary, Args: []string{"--config", file}, Log: file + ".log"})
 	s.must(err)
 	s.Cleanup(func() {
 		p.Stop(0)
-		if log, err := os.ReadFile(filepath.Join(dir, "log")); err == nil && s.Failed() {
+		if log, err := os.ReadFile(file + ".log"); err == nil && s.Failed() {
 			s.Logf("fleet-callout's log:\n%s", log)
 		}
 	})
 	s.eventually("it is ready", func() bool {
-		response, err := http.Get("http://" + c.ProbeAddress + "/readyz")
+		response, err := http.Get(readyURL)
 		if err != nil {
 			return false
 		}
@@ -175,9 +151,9 @@ func (s *site) eventually(what string, holds func() bool) {
 
 func (s *site) token(id wire.DeviceID) string {
 	s.Helper()
-	claims, err := s.provider.Claims("device-" + string(id))
+	claims, err := s.auth.Provider.Claims("device-" + string(id))
 	s.must(err)
-	token, err := s.provider.Token(claims)
+	token, err := s.auth.Provider.Token(claims)
 	s.must(err)
 	return token
 }
@@ -204,7 +180,7 @@ func TestRevokeCutsOne(t *testing.T) {
 	s.must(err)
 	kept, err := s.connect(s.token("pi-2"))
 	s.must(err)
-	s.must(s.bao.PutSecret(t.Context(), "fleet", "revoked/pi-1", map[string]any{"reason": "stolen"}))
+	s.must(s.auth.Bao.Revoke(t.Context(), "pi-1", "stolen"))
 	select {
 	case <-stolen:
 	case <-time.After(30 * time.Second):
@@ -238,14 +214,14 @@ func TestOutages(t *testing.T) {
 	known, unknown := s.token("pi-1"), s.token("pi-2")
 	_, err := s.connect(known)
 	s.must(err)
-	s.provider.Stop()
-	s.bao.Kill()
+	s.auth.Provider.Stop()
+	s.auth.Bao.Kill()
 	if _, err := s.connect(known); err != nil {
 		t.Errorf("a known device: %v", err)
 	}
 	if _, err := s.connect(unknown); err == nil {
 		t.Error("a device that was never here was let in without its policy")
 	}
-	s.must(s.bao.Restart(t.Context()))
+	s.must(s.auth.Bao.Restart(t.Context()))
 	s.eventually("the other gets in", func() bool { _, err := s.connect(unknown); return err == nil })
 }
