@@ -24,7 +24,7 @@ func InboxPrefix(id DeviceID) string { return "_INBOX_" + string(id) }
 // DevicePermissions is what the agent of one device may do: write its own keys,
 // read its own desired state, hear its own hints, and answer commands to itself.
 // It must not be called with an unchecked id.
-func DevicePermissions(id DeviceID) Permissions { return deviceRole(id).permissions() }
+func DevicePermissions(id DeviceID) Permissions { return DeviceRole(id).permissions() }
 
 // OperatorPermissions is what the operator may do: read every bucket through a
 // consumer, write and purge desired state, and purge what devices deleted.
@@ -34,7 +34,9 @@ func OperatorPermissions() Permissions { return operatorRole().permissions() }
 // bucket, and send the commands that change nothing.
 func AdminPermissions() Permissions { return adminRole().permissions() }
 
-func deviceRole(id DeviceID) Role {
+// DeviceRole is DevicePermissions with the reasons. It must not be called with an
+// unchecked id.
+func DeviceRole(id DeviceID) Role {
 	key := DeviceKey(id)
 	return Role{
 		Name: "device", Account: AccountDevices, Who: "The agent of one device.",

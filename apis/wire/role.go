@@ -1,6 +1,9 @@
 package wire
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Role is one kind of connection: what its permissions are, each with the reason
 // for it. Permissions and their documentation both come from here.
@@ -27,8 +30,28 @@ type Limit struct {
 	Why   string
 }
 
+// Bound is a limit and what it bounds.
+type Bound struct {
+	Name string
+	Limit
+}
+
+// Bounds are the limits that the role has.
+func (r Role) Bounds() (bounds []Bound) {
+	for _, b := range []Bound{
+		{fmt.Sprintf("answers to a message that it received, within %s", r.ResponseTTL), r.Responses},
+		{"subscriptions", r.MaxSubscriptions},
+		{"bytes of one message", r.MaxPayload},
+	} {
+		if b.Value > 0 {
+			bounds = append(bounds, b)
+		}
+	}
+	return bounds
+}
+
 // Roles lists every role, that of devices as the device id has it.
-func Roles(id DeviceID) []Role { return []Role{deviceRole(id), operatorRole(), adminRole()} }
+func Roles(id DeviceID) []Role { return []Role{DeviceRole(id), operatorRole(), adminRole()} }
 
 func (r Role) permissions() Permissions {
 	return Permissions{

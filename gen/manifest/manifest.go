@@ -123,17 +123,8 @@ func (d *document) role(role wire.Role) {
 		d.table(rows...)
 	}
 	rows := [][]string{{"limit", "value", "why"}}
-	for _, l := range []struct {
-		name string
-		wire.Limit
-	}{
-		{fmt.Sprintf("answers to a message that it received, within %s", role.ResponseTTL), role.Responses},
-		{"subscriptions", role.MaxSubscriptions},
-		{"bytes of one message", role.MaxPayload},
-	} {
-		if l.Value > 0 {
-			rows = append(rows, []string{l.name, fmt.Sprint(l.Value), l.Why})
-		}
+	for _, b := range role.Bounds() {
+		rows = append(rows, []string{b.Name, fmt.Sprint(b.Value), b.Why})
 	}
 	if len(rows) > 1 {
 		d.table(rows...)

@@ -85,7 +85,7 @@ logs also ask the fleet's broker:
 	root.SetErr(s.ErrOut)
 	s.kube.AddFlags(root.PersistentFlags())
 	commands := []*cobra.Command{
-		newApply(s), newDevices(s), newStatus(s), newPing(s), newLogs(s), newVersion(s),
+		newApply(s), newDevices(s), newStatus(s), newWhoami(s), newPing(s), newLogs(s), newVersion(s),
 	}
 	for _, command := range commands {
 		command.RunE = classified(command.RunE)

@@ -17,10 +17,12 @@ import (
 
 	"github.com/nationtech/harmony-fleet/apis/crds"
 	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/policy"
 	"github.com/nationtech/harmony-fleet/apis/score"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/smoke/broker"
 	"github.com/nationtech/harmony-fleet/smoke/kube"
+	"github.com/nationtech/harmony-fleet/smoke/openbao"
 	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
 
@@ -56,6 +58,7 @@ func TestScripts(t *testing.T) {
 	f.createDevice(t, "dev-a", metav1.ConditionTrue, &wire.Inventory{Architecture: "arm64", OperatingSystem: "Debian GNU/Linux 12", PodmanVersion: "4.3.1"})
 	f.createDevice(t, "dev-b", metav1.ConditionFalse, nil)
 	f.answer(t, "dev-a")
+	bao, person := policies(t)
 
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
@@ -68,11 +71,43 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PATH", filepath.Dir(kubectl)+":"+env.Getenv("PATH"))
 			env.Setenv("NAMESPACE", namespace)
 			env.Setenv("URL", b.URL())
+			env.Setenv("BAO_URL", bao.Address())
+			env.Setenv("BAO_TOKEN", person)
 			env.Setenv("FLEET_NATS_USER", b.Admin().User)
 			env.Setenv("FLEET_NATS_PASSWORD", b.Admin().Password)
 			return f.createNamespace(namespace)
 		},
 	})
+}
+
+// policies are in OpenBao: of dev-a, of dev-b, which is revoked, and of dev-new,
+// which has never connected. person is the token of somebody who may see them.
+func policies(t *testing.T) (bao *openbao.Fleet, person string) {
+	t.Helper()
+	server, err := openbao.Start(t.Context(), openbao.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Stop)
+	if bao, err = server.Fleet(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for id, p := range map[wire.DeviceID]policy.Policy{
+		"dev-a":   {Labels: map[string][]string{"group": {"a", "b"}, "site": {policy.AnyValue}}, Sources: []string{"192.0.2.0/24"}},
+		"dev-b":   {},
+		"dev-new": {NKey: "UBUUX6PETB2DPTXVTQLDLBZLT5G2C67HWC456RLPH6RIQTS5G3PMCTIK"},
+	} {
+		if err := bao.PutPolicy(t.Context(), id, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := bao.Revoke(t.Context(), "dev-b", "stolen"); err != nil {
+		t.Fatal(err)
+	}
+	if person, err = bao.Person(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return bao, person
 }
 
 // fleet is what the scripts find.
@@ -109,6 +144,7 @@ func (f *fleet) createDevice(t *testing.T, id string, reachable metav1.Condition
 			t.Error(err)
 		}
 	})
+	d.Status.LabelConflicts = []string{`"tier": the device's policy does not allow the value "gold"`}
 	d.Status.Conditions = []metav1.Condition{{
 		Type: v1alpha1.ConditionReachable, Status: reachable, Reason: "Test", LastTransitionTime: metav1.Now(),
 	}}
