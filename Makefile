@@ -16,8 +16,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## the whole system on this machine, with a menu of commands to try; AUTO=1 runs its regression and exits
-	go run ./smoke/cmd/demo $(if $(AUTO),-auto)
+demo: ## the whole system on this machine, with a menu of commands to try; AUTH=1 with OpenID provider and OpenBao; AUTO=1 runs its regression and exits
+	go run ./smoke/cmd/demo $(if $(AUTH),-auth) $(if $(AUTO),-auto)
 
 .PHONY: test
 test: prepare lint ## everything that proves the code

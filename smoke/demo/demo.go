@@ -11,6 +11,9 @@ import (
 type Options struct {
 	// Auto runs the regression and returns, instead of waiting for ctx to end.
 	Auto bool
+	// Auth has devices log in with tokens of an OpenID provider instead of
+	// passwords, and keeps their policies in OpenBao.
+	Auth bool
 	// Kubeconfig of a cluster to use; "" starts a control plane.
 	Kubeconfig string
 	// Dir holds configuration and logs, and stays; "" means a temporary folder

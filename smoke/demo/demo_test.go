@@ -103,22 +103,33 @@ func checkNothingLeft(t *testing.T, place string) {
 // TestRegressionAsGuest runs the main story in a cluster that is there already,
 // which must be as before afterwards.
 func TestRegressionAsGuest(t *testing.T) {
-	plane := kube.Shared(t)
-	dir := place(t)
-	var out transcript
-	if err := Run(t.Context(), Options{Auto: true, Kubeconfig: plane.Kubeconfig(), Out: &out}); err != nil {
-		t.Fatalf("%v\n%s", err, out.String())
-	}
-	if want := "7 passed, 0 failed"; !strings.Contains(out.String(), want) {
-		t.Errorf("want %q in:\n%s", want, out.String())
-	}
-	checkNothingLeft(t, dir)
-	g, err := newGuest(plane.Config())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := g.refuseLiving(t.Context()); err != nil {
-		t.Errorf("definitions left in the cluster: %v", err)
+	for name, options := range map[string]struct {
+		Options
+		want string
+	}{
+		"with passwords": {Options{}, "7 passed, 0 failed"},
+		"with tokens":    {Options{Auth: true}, "13 passed, 0 failed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			plane := kube.Shared(t)
+			dir := place(t)
+			var out transcript
+			options.Auto, options.Kubeconfig, options.Out = true, plane.Kubeconfig(), &out
+			if err := Run(t.Context(), options.Options); err != nil {
+				t.Fatalf("%v\n%s", err, out.String())
+			}
+			if !strings.Contains(out.String(), options.want) {
+				t.Errorf("want %q in:\n%s", options.want, out.String())
+			}
+			checkNothingLeft(t, dir)
+			g, err := newGuest(plane.Config())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := g.refuseLiving(t.Context()); err != nil {
+				t.Errorf("definitions left in the cluster: %v", err)
+			}
+		})
 	}
 }
 

@@ -37,6 +37,7 @@ type environment struct {
 
 	kubeconfig string
 	broker     *broker.Broker
+	auth       *authority // nil without Options.Auth
 	registry   *registry.Registry
 	devices    []*device
 	hostPort   int // of this machine, free for the first device to publish
@@ -60,6 +61,9 @@ func newEnvironment(options Options) (*environment, error) {
 		{id: "device-a", labels: map[string]string{"group": "a", "site": "x"}},
 		{id: "device-b", labels: map[string]string{"group": "b", "site": "x"}},
 	}
+	if options.Auth {
+		e.devices[1].labels[overreach] = "gold"
+	}
 	if e.dir == "" {
 		var err error
 		if e.dir, err = os.MkdirTemp("", "fleet-demo-"); err != nil {
@@ -69,7 +73,7 @@ func newEnvironment(options Options) (*environment, error) {
 	} else if left, err := os.ReadDir(e.dir); err == nil && len(left) > 0 {
 		return nil, fmt.Errorf("the folder %s is not empty; what an older demo left there would mix with this one", e.dir)
 	}
-	for _, folder := range []string{"bin", "log", "broker"} {
+	for _, folder := range []string{"bin", "log", "broker", "auth"} {
 		if err := os.MkdirAll(e.path(folder), 0o700); err != nil {
 			return nil, errors.Join(fmt.Errorf("making a folder for the demo: %w", err), e.stop())
 		}
@@ -85,21 +89,29 @@ func (e *environment) onStop(what string, run func() error) {
 	e.stops = append(e.stops, stop{what, run})
 }
 
+// startStep is one step of the start.
+type startStep struct {
+	what string
+	run  func(context.Context) error
+}
+
 // start brings everything up in the order in which it depends on each other.
 func (e *environment) start(ctx context.Context) error {
-	steps := []struct {
-		what string
-		run  func(context.Context) error
-	}{
+	steps := []startStep{
 		{"making sure that podman is installed", func(ctx context.Context) error { return podman.EnsureInstalled(ctx, e.out) }},
 		{"bringing a cluster up (the first time it is built from source, which takes minutes)", e.startCluster},
 		{"building the nats command line, and kubectl (a minute the first time)", e.buildTools},
-		{"building the operator, the agent and kubectl-fleet from this tree", e.buildPrograms},
+		{"building the product's programs from this tree", e.buildPrograms},
 		{"starting the broker", e.startBroker},
+	}
+	if e.options.Auth {
+		steps = append(steps, startStep{"starting an OpenID provider, OpenBao (the first time it is built from source, which takes minutes) and two replicas of fleet-callout", e.startAuth})
+	}
+	steps = append(steps, []startStep{
 		{"starting a registry with the images hello:v1 and hello:v2", e.startRegistry},
 		{"starting the operator", e.startOperator},
 		{"starting device-a and device-b", e.startDevices},
-	}
+	}...)
 	for _, s := range steps {
 		if err := step(e.out, s.what, func() error { return s.run(ctx) }); err != nil {
 			return err
@@ -121,9 +133,11 @@ func (e *environment) stop() error {
 }
 
 func (e *environment) startBroker(ctx context.Context) error {
-	options := broker.Options{Dir: e.path("broker")}
-	for _, d := range e.devices {
-		options.Devices = append(options.Devices, d.id)
+	options := broker.Options{Dir: e.path("broker"), Callout: e.options.Auth}
+	if !e.options.Auth {
+		for _, d := range e.devices {
+			options.Devices = append(options.Devices, d.id)
+		}
 	}
 	b, err := broker.Start(ctx, options)
 	if err != nil {
@@ -162,6 +176,11 @@ func (e *environment) startOperator(ctx context.Context) error {
 	config.NATS, config.Credentials, config.Signing = e.broker.NATS(), e.broker.Operator(), e.broker.Signing()
 	config.LeaderElection.Enabled = false // it is alone, and starts at once
 	config.MetricsAddress, config.ProbeAddress = "0", "127.0.0.1:"+strconv.Itoa(probes)
+	if e.auth != nil {
+		if config.OpenBao, err = e.auth.Bao.Program(ctx, config.OpenBao.LoginRole, e.path("auth")); err != nil {
+			return err
+		}
+	}
 	file := e.path("operator.yaml")
 	if err := writeYAML(file, config); err != nil {
 		return err
@@ -191,11 +210,22 @@ func (e *environment) startDevices(ctx context.Context) (err error) {
 	return err
 }
 
-func (e *environment) startAgent(ctx context.Context, d *device) error {
+// agentDefaults is the configuration of an agent, but for how it logs in.
+func (e *environment) agentDefaults(id wire.DeviceID) v1alpha1.AgentConfig {
 	config := v1alpha1.AgentDefaults()
-	config.Agent.DeviceID, config.Agent.StateDir = string(d.id), e.path(string(d.id))
+	config.Agent.DeviceID, config.Agent.StateDir = string(id), e.path(string(id))
 	config.Agent.TrustedKeys = e.broker.TrustedKeys()
-	config.NATS, config.Credentials = e.broker.NATS(), e.broker.Device(d.id)
+	config.NATS = e.broker.NATS()
+	return config
+}
+
+func (e *environment) startAgent(ctx context.Context, d *device) (err error) {
+	config := e.agentDefaults(d.id)
+	if config.Credentials = e.broker.Device(d.id); e.auth != nil {
+		if config.Credentials, err = e.enrol(ctx, d); err != nil {
+			return err
+		}
+	}
 	config.Labels = d.labels
 	config.Podman.Socket = d.podman.Socket()
 	config.Podman.PollInterval = v1alpha1.Duration(2 * time.Second)

@@ -51,6 +51,31 @@ Look at the devices
 {{- end}}
   curl http://$(podman-device-b inspect --latest --format '{{"{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"}}'):8080/
 
+{{- with .Auth}}
+
+What may this device do, and what has it been refused?
+{{- range $.Devices}}
+  kubectl fleet whoami {{.ID}}
+{{- end}}
+
+Try to break out: nats-device-a is nats with the login of device-a, and each of these is refused
+{{- range .Breakouts}}
+  {{.Shell}}   # {{.What}}
+{{- end}}
+  {{.Own}}   # its own it may read
+
+Devices that the broker refuses ("broker" fails; podman too where there is none); the reason stands in the logs of fleet-callout
+{{- range .Refused}}
+  fleet-agent check --config {{.Config}}   # {{.Why}}
+{{- end}}
+
+Revoke device-b: it is cut off within seconds and its containers run on; then let it in again
+  curl -s -H @{{.Header}} -d '{"data": {"reason": "stolen"}}' $BAO_ADDR/v1/fleet/data/revoked/device-b
+  kubectl fleet ping device-b
+  kubectl fleet whoami device-b
+  curl -s -H @{{.Header}} -X DELETE $BAO_ADDR/v1/fleet/metadata/revoked/device-b
+{{- end}}
+
 Take it away again
   kubectl fleet apply --name hello --delete
   kubectl delete fdep both
@@ -77,11 +102,27 @@ func (e *environment) printMenu() error {
 	type choice struct{ ID, Config string }
 	var devices []choice
 	logs := []string{e.logFile("fleet-operator")}
+	if e.auth != nil {
+		for _, name := range replicas {
+			logs = append(logs, e.logFile(name))
+		}
+	}
 	for _, d := range e.devices {
 		devices = append(devices, choice{string(d.id), e.agentConfig(d)})
 		logs = append(logs, e.logFile(string(d.id)))
 	}
 	return menu.Execute(e.out, map[string]any{
-		"Env": env, "Image": e.registry.Ref("hello"), "Port": e.hostPort, "Devices": devices, "Logs": append(logs, e.path("broker", "broker.log")),
+		"Auth": e.authMenu(),
+		"Env":  env, "Image": e.registry.Ref("hello"), "Port": e.hostPort, "Devices": devices, "Logs": append(logs, e.path("broker", "broker.log")),
 	})
+}
+
+// authMenu is what the menu shows of logins; nil without Options.Auth.
+func (e *environment) authMenu() map[string]any {
+	if e.auth == nil {
+		return nil
+	}
+	return map[string]any{
+		"Breakouts": breakouts(), "Own": ownManifest().Shell(), "Refused": e.auth.refused, "Header": e.path("auth", "header"),
+	}
 }

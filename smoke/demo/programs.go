@@ -37,18 +37,38 @@ func (e *environment) buildTools(ctx context.Context) error {
 
 // buildPrograms builds the product into the folder bin.
 func (e *environment) buildPrograms(ctx context.Context) error {
-	return programs.Build(ctx, e.path("bin"), "", programs.Operator, programs.Kubectl, programs.Agent)
+	wanted := []programs.Command{programs.Operator, programs.Kubectl, programs.Agent}
+	if e.options.Auth {
+		wanted = append(wanted, programs.Callout)
+	}
+	return programs.Build(ctx, e.path("bin"), "", wanted...)
 }
 
 // variables is the environment in which the commands of the menu work.
 func (e *environment) variables() []string {
 	admin := e.broker.Admin()
-	return []string{
+	all := []string{
 		"KUBECONFIG=" + e.kubeconfig,
 		"PATH=" + e.path("bin") + ":" + os.Getenv("PATH"),
 		"FLEET_NATS_URL=" + e.broker.URL(), "FLEET_NATS_USER=" + admin.User, "FLEET_NATS_PASSWORD=" + admin.Password,
 		"NATS_URL=" + e.broker.URL(), "NATS_USER=" + admin.User, "NATS_PASSWORD=" + admin.Password,
 	}
+	if e.auth != nil {
+		all = append(all, "BAO_ADDR="+e.auth.Bao.Address(), "BAO_TOKEN="+e.auth.person)
+	}
+	return all
+}
+
+// shell runs a command of the menu as a person would, and returns all that it
+// wrote.
+func (e *environment) shell(ctx context.Context, command string) (string, error) {
+	cmd := exec.CommandContext(ctx, "sh", "-c", command)
+	cmd.Env = append(os.Environ(), e.variables()...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s", command, err, bytes.TrimSpace(out))
+	}
+	return string(out), err
 }
 
 // fleet runs kubectl-fleet as a person would and returns its standard output.

@@ -22,22 +22,28 @@ const checkTimeout = 2 * time.Minute
 // name of the Deployment that the regression works with.
 const name = "hello"
 
+// check is one check of the regression.
+type check struct {
+	what string
+	run  func(context.Context) error
+}
+
 // regression runs the main story as checks that build on each other. The first
 // that fails ends it.
 func (e *environment) regression(ctx context.Context) error {
 	s := &story{environment: e, containers: map[wire.DeviceID]string{}}
-	checks := []struct {
-		what string
-		run  func(context.Context) error
-	}{
+	checks := []check{
 		{"version 1 runs on device-a and answers on its published port", s.firstVersion},
 		{"version 2 replaces it in a new container", s.secondVersion},
 		{"matchExpressions bring it to both devices", s.bothDevices},
 		{"both agents answer ping and logs", s.commands},
 		{"a broken image is told with its true reason, and the old containers run on", s.brokenImage},
 		{"repaired, the same containers are still there", s.repaired},
-		{"deleted, containers and keys are gone", s.deleted},
 	}
+	if e.auth != nil {
+		checks = append(checks, s.authChecks()...)
+	}
+	checks = append(checks, check{"deleted, containers and keys are gone", s.deleted})
 	fmt.Fprintln(e.out)
 	for passed, check := range checks {
 		begin := time.Now()
