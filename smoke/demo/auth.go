@@ -14,6 +14,7 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/policy"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/smoke/auth"
+	"github.com/nationtech/harmony-fleet/smoke/process"
 )
 
 // With Options.Auth devices log in with tokens of a provider, their policies are
@@ -73,7 +74,7 @@ func (e *environment) startAuth(ctx context.Context) error {
 		}
 		if err := e.run(ctx, program{
 			name: "fleet-callout", log: name, args: []string{"--config", file},
-			ready: func(ctx context.Context) error { return ready(ctx, readyURL) },
+			ready: func(ctx context.Context) error { return process.Answers(ctx, readyURL) },
 		}); err != nil {
 			return err
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -188,7 +187,7 @@ func (e *environment) startOperator(ctx context.Context) error {
 	return e.run(ctx, program{
 		name:  "fleet-operator",
 		args:  []string{"--config", file, "--kubeconfig", e.kubeconfig},
-		ready: func(ctx context.Context) error { return ready(ctx, "http://"+config.ProbeAddress+"/readyz") },
+		ready: func(ctx context.Context) error { return process.Answers(ctx, "http://"+config.ProbeAddress+"/readyz") },
 	})
 }
 
@@ -278,21 +277,4 @@ func (e *environment) logTails() string {
 		fmt.Fprintf(&tails, "--- the last lines of %s\n%s\n", e.logFile(name), p.LogTail(25))
 	}
 	return tails.String()
-}
-
-func ready(ctx context.Context, url string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		body, _ := io.ReadAll(io.LimitReader(response.Body, 4<<10)) // what is missing, where it says so
-		return fmt.Errorf("%s: %s %s", url, response.Status, body)
-	}
-	return nil
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"strconv"
 	"time"
 )
@@ -28,6 +30,25 @@ func (p *Process) WaitReady(ctx context.Context, probe func(context.Context) err
 		case <-ticker.C:
 		}
 	}
+}
+
+// Answers is nil when there is "200 OK" at the URL, such as a /readyz, and else an
+// error with what there is.
+func Answers(ctx context.Context, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(response.Body, 4<<10)) // what is missing, where it says so
+		return fmt.Errorf("%s: %s %s", url, response.Status, body)
+	}
+	return nil
 }
 
 // Ports below the range that the kernel hands out by itself, so that a server
