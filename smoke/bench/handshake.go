@@ -53,7 +53,7 @@ func (h *handshaker) run(ctx context.Context, n int) (took, each time.Duration, 
 	var serving sync.WaitGroup
 	serving.Go(func() { h.serve(listener) })
 	defer serving.Wait()
-	defer listener.Close()
+	defer func() { _ = listener.Close() }() // which ends the serving
 	runtime.GC()
 	begin, used := time.Now(), cpuTime()
 	err = parallel(n, func(int) error { return h.dial(ctx, listener.Addr().String()) })

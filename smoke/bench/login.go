@@ -92,7 +92,7 @@ func (b *bench) newLoginWorld(ctx context.Context) (_ *loginWorld, err error) {
 	if w.site, err = newSite(ctx, b.dir, decisionCount); err != nil {
 		return nil, err
 	}
-	w.stops = append(w.stops, w.site.stop)
+	w.stops = append(w.stops, w.site.Stop)
 	if w.muted, err = broker.StartProcess(ctx, broker.Options{Callout: true, Muted: true}); err != nil {
 		return nil, err
 	}

@@ -56,7 +56,7 @@ func TestDecisions(t *testing.T) {
 	}
 	s, err := newSite(ctx, t.TempDir(), 4)
 	must(err)
-	t.Cleanup(s.stop)
+	t.Cleanup(s.Stop)
 	b, err := broker.StartProcess(ctx, broker.Options{Callout: true, Muted: true})
 	must(err)
 	t.Cleanup(b.Stop)

@@ -136,7 +136,7 @@ func (b *bench) newReturnWorld(ctx context.Context) (_ *returnWorld, err error) 
 	if err != nil {
 		return nil, err
 	}
-	w.stops = append(w.stops, s.stop)
+	w.stops = append(w.stops, s.Stop)
 	port, err := process.FreePort()
 	if err != nil {
 		return nil, err
