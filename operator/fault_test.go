@@ -527,14 +527,7 @@ func TestDeletedDevice(t *testing.T) {
 		return nil
 	})
 	r.skew.Store(int64(2 * wire.HeartbeatTimeout))
-	for _, bucket := range []wire.Bucket{wire.DeviceInfos, wire.DeviceHeartbeats, wire.DeviceStates} {
-		w.eventually("the device is forgotten", func() error {
-			if keys := w.keys(bucket); slices.ContainsFunc(keys, func(key string) bool { return strings.HasPrefix(key, "pi-1") }) {
-				return fmt.Errorf("%s holds %q", bucket.Name, keys)
-			}
-			return nil
-		})
-	}
+	w.awaitForgotten("pi-1")
 	r.stop()
 	next := w.startConverged()
 	w.quiet(next)

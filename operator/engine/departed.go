@@ -5,12 +5,27 @@ import (
 	"slices"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/operator/bus"
 )
 
 // departedTick is how often Devices that are gone are asked after.
 const departedTick = time.Second
+
+// departIfRemoved has a revoked device forgotten that has no Device: somebody removed
+// it while no operator was there to see.
+func (e *Engine) departIfRemoved(ctx context.Context, id wire.DeviceID) error {
+	gone, err := e.Gone(ctx, &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: string(id)}})
+	if gone {
+		e.mu.Lock()
+		e.departed[id] = true
+		e.mu.Unlock()
+	}
+	return err
+}
 
 // forgetDeparted purges what the broker holds of devices whose resource a person
 // deleted and whose agent has fallen silent: the next operator would make the
@@ -32,6 +47,7 @@ func (e *Engine) forgetDeparted(ctx context.Context, conn *bus.Conn) {
 			}
 			e.mu.Lock()
 			delete(e.departed, id)
+			e.core.ForgetStates(id)
 			e.mu.Unlock()
 			e.o.Log.Info("forgot a deleted device", "device", id)
 		}

@@ -117,7 +117,7 @@ func (e *Engine) applyInfo(ctx context.Context, id wire.DeviceID) {
 func (e *Engine) applyDevice(ctx context.Context, id wire.DeviceID, info wire.DeviceInfo) error {
 	allows, err := e.allowed(ctx, id)
 	if errors.Is(err, policy.ErrRevoked) {
-		return nil // whatever it said last, the Device stays as it is
+		return e.departIfRemoved(ctx, id) // whatever it said last, a Device stays as it is
 	}
 	if err != nil {
 		return err

@@ -94,8 +94,14 @@ func (f *Fleet) Hearing(can bool, now time.Time) {
 // Silent reports whether a device without a resource could have been heard for the
 // whole timeout and was not.
 func (f *Fleet) Silent(id wire.DeviceID, now time.Time) bool {
-	d := f.byID[id]
-	return d != nil && !d.known && !f.deaf && now.UnixNano()-max(d.lastSeen, f.hearingSince) > int64(f.options.HeartbeatTimeout)
+	heard := f.hearingSince
+	if d := f.byID[id]; d != nil {
+		if d.known {
+			return false
+		}
+		heard = max(heard, d.lastSeen)
+	}
+	return !f.deaf && now.UnixNano()-heard > int64(f.options.HeartbeatTimeout)
 }
 
 // check has a device judged as soon as the time is known.

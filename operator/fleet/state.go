@@ -108,15 +108,25 @@ func (f *Fleet) clearState(d *device, r *record) {
 	f.settle(d, r)
 }
 
+// ForgetStates tells that all states of a device are purged: whoever has its id next
+// has reported nothing.
+func (f *Fleet) ForgetStates(id wire.DeviceID) {
+	d := f.byID[id]
+	if d == nil {
+		return
+	}
+	for i := range d.records {
+		f.clearState(d, &d.records[i])
+	}
+	f.prune(d)
+}
+
 // ResetStates forgets all states and withdraws Converge: the bucket is replayed
 // from the start. The caller calls Converge at the end of the replay.
 func (f *Fleet) ResetStates() {
 	f.converged = false
 	for _, d := range f.devices {
-		for i := range d.records {
-			f.clearState(d, &d.records[i])
-		}
-		f.prune(d)
+		f.ForgetStates(d.id)
 	}
 }
 
