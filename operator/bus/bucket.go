@@ -83,6 +83,13 @@ func (c *Conn) PurgeDevice(ctx context.Context, id wire.DeviceID) error {
 	return nil
 }
 
+// PurgeStates removes all states of a device for good, up to and with the message
+// of that sequence: what was written later stays.
+func (c *Conn) PurgeStates(ctx context.Context, id wire.DeviceID, through uint64) error {
+	wanted := fmt.Sprintf("purging the states of device %q", id)
+	return c.purge(ctx, wanted, wire.DeviceStates, purge{Filter: wire.DeviceStates.Subject(wire.DeviceKey(id)) + ".>", Before: through + 1})
+}
+
 func (c *Conn) purge(ctx context.Context, wanted string, b wire.Bucket, what purge) error {
 	body, err := json.Marshal(what)
 	if err != nil {

@@ -95,7 +95,8 @@ type Engine struct {
 	changes uint64       // guarded by mu; counts changes of resources
 	// hasConverged is guarded by mu; true from the first time on.
 	hasConverged bool
-	problem      error // guarded by mu; why the leader cannot work with the broker
+	problem      error   // guarded by mu; why the leader cannot work with the broker
+	excess       *excess // guarded by mu; which states are of no use
 	// departed is guarded by mu: devices whose resource is gone, and not yet what
 	// the broker holds of them.
 	departed map[wire.DeviceID]bool
@@ -105,7 +106,7 @@ type Engine struct {
 func New(o Options) *Engine {
 	e := &Engine{
 		o: o, core: fleet.New(fleet.Options{Renewal: time.Duration(o.Config.Signing.Validity) / 2, Secrets: o.Secrets != nil}), lacking: allSources,
-		wake: make(chan struct{}, 1), markers: make(chan bus.Entry, 1024), departed: map[wire.DeviceID]bool{},
+		wake: make(chan struct{}, 1), markers: make(chan bus.Entry, 1024), departed: map[wire.DeviceID]bool{}, excess: newExcess(),
 	}
 	e.metrics = newMetrics(e)
 	e.poison = poison{counter: e.metrics.poison, log: o.Log, seen: map[string]bool{}}
@@ -175,6 +176,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	loops.Go(func() { e.confirmOrphans(ctx) })
 	loops.Go(func() { e.purgeMarkers(ctx, conn) })
 	loops.Go(func() { e.forgetDeparted(ctx, conn) })
+	loops.Go(func() { e.purgeExcess(ctx, conn) })
 	if e.o.Secrets != nil {
 		loops.Go(func() { e.grant(ctx) })
 	}

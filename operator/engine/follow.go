@@ -39,13 +39,19 @@ func (f infoFollower) Entry(entry bus.Entry) {
 // stateFollower hears how Deployments do on devices.
 type stateFollower struct{ e *Engine }
 
-func (f stateFollower) Reset()    { f.e.replaying(stateSource, (*fleet.Fleet).ResetStates) }
+func (f stateFollower) Reset() {
+	f.e.replaying(stateSource, func(core *fleet.Fleet) {
+		core.ResetStates()
+		f.e.excess.reset()
+	})
+}
+
 func (f stateFollower) CaughtUp() { f.e.replayed(stateSource) }
 
 func (f stateFollower) Entry(entry bus.Entry) {
 	id, dep, err := wire.ParseDeploymentKey(entry.Key)
 	if err != nil {
-		f.e.poison.found(wire.DeviceStates, entry.Key, err)
+		f.e.unreadable(entry, err)
 		return
 	}
 	var state *wire.DeviceState
@@ -54,14 +60,12 @@ func (f stateFollower) Entry(entry bus.Entry) {
 	} else {
 		decoded, err := wire.DecodeDeviceState(entry.Value)
 		if err != nil {
-			f.e.poison.found(wire.DeviceStates, entry.Key, err)
+			f.e.unreadable(entry, err)
 			return
 		}
 		state = &decoded
 	}
-	f.e.mu.Lock()
-	f.e.core.ObserveState(id, dep, state, entry.At)
-	f.e.mu.Unlock()
+	f.e.observed(id, dep, state, entry)
 }
 
 // heartbeatFollower hears signs of life.

@@ -21,6 +21,7 @@ type metrics struct {
 	poison      *prometheus.CounterVec
 	age         prometheus.Histogram
 	differences prometheus.Counter
+	purges      prometheus.Counter
 }
 
 // Gauges that are read from the engine.
@@ -52,6 +53,9 @@ func newMetrics(e *Engine) *metrics {
 		differences: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fleet_audit_differences_total", Help: "Differences that audits found; each is a bug, or somebody else wrote.",
 		}),
+		purges: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fleet_state_purges_total", Help: "Purges of all states of one device, which filled the bucket.",
+		}),
 	}
 }
 
@@ -59,7 +63,7 @@ func newMetrics(e *Engine) *metrics {
 func (e *Engine) Collector() prometheus.Collector { return e.metrics }
 
 func (m *metrics) parts() []prometheus.Collector {
-	return []prometheus.Collector{m.writes, m.patches, m.poison, m.age, m.differences}
+	return []prometheus.Collector{m.writes, m.patches, m.poison, m.age, m.differences, m.purges}
 }
 
 func (m *metrics) wrote(ok bool) {

@@ -184,7 +184,10 @@ func TestUnknownDevice(t *testing.T) {
 func TestMadeUpStates(t *testing.T) {
 	w, d := webWorld(t)
 	for i := range wire.MaxDeploymentsPerDevice + 50 {
-		w.f.ObserveState("a", testID(fmt.Sprintf("made-up-%d", i)), stateOf(d, wire.PhaseSucceeded, ""), w.now)
+		kept := w.f.ObserveState("a", testID(fmt.Sprintf("made-up-%d", i)), stateOf(d, wire.PhaseSucceeded, ""), w.now)
+		if kept != (i < wire.MaxDeploymentsPerDevice) {
+			t.Errorf("made-up state %d: kept is %t", i, kept)
+		}
 	}
 	if stats := w.f.Stats(); stats.DroppedStates != 50 || stats.Deployments != 1 {
 		t.Errorf("stats: %+v", stats)

@@ -21,8 +21,10 @@ type failure struct {
 type errorText struct{ reason, message string }
 
 // ObserveState tells what a device reported of a Deployment; nil means that the
-// key is deleted. The last call for a key holds. at is the broker's time.
-func (f *Fleet) ObserveState(id wire.DeviceID, deployment wire.DeploymentID, s *wire.DeviceState, at time.Time) {
+// key is deleted. The last call for a key holds. at is the broker's time. It is
+// false when there is no room for it: the device reports on more Deployments that
+// are not its own than wire.MaxDeploymentsPerDevice.
+func (f *Fleet) ObserveState(id wire.DeviceID, deployment wire.DeploymentID, s *wire.DeviceState, at time.Time) bool {
 	d, dep := f.byID[id], f.deployments[deployment]
 	var r *record
 	if d != nil && dep != nil {
@@ -30,20 +32,21 @@ func (f *Fleet) ObserveState(id wire.DeviceID, deployment wire.DeploymentID, s *
 	}
 	switch {
 	case s == nil && r == nil:
-		return
+		return true
 	case s == nil:
 		f.clearState(d, r)
 		f.prune(d)
-		return
+		return true
 	case r == nil:
 		d = f.device(id)
 		if d.strangers() >= wire.MaxDeploymentsPerDevice {
 			f.droppedStates++
-			return
+			return false
 		}
 		r = f.record(d, f.deployment(deployment))
 	}
 	f.setState(d, r, s, at)
+	return true
 }
 
 // strangers counts the states of Deployments that are neither matched nor

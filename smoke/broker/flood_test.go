@@ -166,8 +166,8 @@ func TestHeaderBomb(t *testing.T) {
 // TestFullBucket has a device fill the bucket of states with keys of its own
 // (A18), and pins how far that gets: nothing bounds the keys of one device at the
 // broker, only those of all. Others keep what they have and can write it again,
-// but cannot add keys until what the attacker wrote is purged, which deleting its
-// Device does.
+// but cannot add keys until what the attacker wrote is purged, as the operator does
+// (TestFloodedStates there).
 func TestFullBucket(t *testing.T) {
 	small := func(c *jetstream.StreamConfig) bool {
 		if c.Name == wire.DeviceStates.Stream() {

@@ -64,4 +64,7 @@ const (
 	// ReasonTwoAgents: heartbeats of two agent processes alternate, or one says that
 	// it stands by for another.
 	ReasonTwoAgents = "TwoAgents"
+	// ReasonStatesPurged: a device stored far more states than it runs Deployments;
+	// an event alone.
+	ReasonStatesPurged = "StatesPurged"
 )
