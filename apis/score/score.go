@@ -160,14 +160,16 @@ type Secret struct {
 	// +kubebuilder:validation:MaxLength=128
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9._-]*$`
 	Key string `json:"key"`
-	// env is the environment variable that holds the value.
+	// env is the environment variable that holds the value. Commands of health
+	// checks see it from podman 5 on.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^[A-Za-z_][A-Za-z0-9_.-]*$`
 	Env string `json:"env,omitempty"`
 	// file is the absolute path inside the container of a file that holds the
-	// value; it is kept in memory alone, and every process there may read it.
+	// value, which every process there may read. In a volume an empty file of that
+	// name is left behind.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=4096
