@@ -14,6 +14,8 @@ const (
 	// settleTime is how long a container must run before it counts as running:
 	// most of what crashes at start does so within it.
 	settleTime = 2 * time.Second
+	// concealDelay is the wait after values could not be struck out.
+	concealDelay = time.Minute
 	// unreachableAttempts is how many tries in a row must miss podman before that
 	// is worth telling: its service may just be restarting.
 	unreachableAttempts = 3
@@ -38,6 +40,10 @@ type Memory struct {
 	since    time.Time
 	examined bool
 	health   health
+	// concealed says that the values of secrets in the environment of this life are
+	// struck out, and conceal when that is tried again.
+	concealed bool
+	conceal   time.Time
 
 	// restarts of the container in a row, how it ended the last time, and when it
 	// may be started again.
@@ -86,6 +92,7 @@ func (m Memory) observe(t *Container, now time.Time) Memory {
 			m.restarts = 0
 		}
 		m.life, m.examined, m.health = seen, false, health{}
+		m.concealed, m.conceal = false, time.Time{}
 		m.since = t.Started
 		if m.since.After(now) { // the device's clock was set back
 			m.since = now
@@ -104,6 +111,9 @@ func (m Memory) After(step Step, outcome Outcome, now time.Time) Memory {
 		return m
 	}
 	seen := life{step.Container.ID, step.Container.Started.Unix()}
+	if step.Action == Start {
+		m.concealed, m.conceal = false, time.Time{} // also when it failed
+	}
 	switch {
 	case step.Action == Check && seen == m.life:
 		m.health = m.health.after(step, outcome, m.since, now)
@@ -114,7 +124,10 @@ func (m Memory) After(step Step, outcome Outcome, now time.Time) Memory {
 		m.ended = ending{outcome.Exit, step.Container.ExitCode}
 		m.restart = now.Add(delay(m.restarts))
 		return m
-	case step.Action == Check || step.Action == Examine:
+	case step.Action == Conceal && seen == m.life:
+		m.concealed, m.conceal = outcome.Err == nil, now.Add(concealDelay)
+		return m
+	case step.Action == Check || step.Action == Examine || step.Action == Conceal:
 		return m // of a life that is over
 	case outcome.Err != nil:
 		return m.afterFailure(step, outcome, now)

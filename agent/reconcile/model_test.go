@@ -23,6 +23,9 @@ type model struct {
 	wanted *reconcile.Wanted
 	memory map[string]reconcile.Memory
 	busy   map[string]reconcile.Step
+	// secrets as they stand, and the containers whose environment shows a value.
+	secrets map[reconcile.SecretKey]reconcile.Secret
+	shows   map[string]bool
 	// unhealthy has each health check fail.
 	unhealthy bool
 	// broken names a rule that a step broke.
@@ -30,7 +33,7 @@ type model struct {
 }
 
 func newModel() *model {
-	return &model{now: time.Unix(1_800_000_000, 0), memory: map[string]reconcile.Memory{}, busy: map[string]reconcile.Step{}}
+	return &model{now: time.Unix(1_800_000_000, 0), memory: map[string]reconcile.Memory{}, busy: map[string]reconcile.Step{}, shows: map[string]bool{}}
 }
 
 // want sets the desired services; none means that the Deployment is gone.
@@ -50,7 +53,7 @@ func (m *model) want(services ...score.Service) {
 // plan makes a plan and begins its steps.
 func (m *model) plan() reconcile.Plan {
 	p := reconcile.Make(reconcile.Situation{
-		ID: deployment, Wanted: m.wanted, Containers: slices.Clone(m.containers), Memory: m.memory, Busy: m.busy, Now: m.now,
+		ID: deployment, Wanted: m.wanted, Containers: slices.Clone(m.containers), Memory: m.memory, Secrets: m.secrets, Busy: m.busy, Now: m.now,
 	})
 	m.memory = p.Memory
 	for _, step := range p.Steps {
@@ -65,6 +68,9 @@ func (m *model) plan() reconcile.Plan {
 
 // judge holds a step against what must never be planned.
 func (m *model) judge(step reconcile.Step) {
+	if svc := m.service(step.Key.Service); svc != nil && svc.Withheld != nil && step.Action == reconcile.Create {
+		m.broken = "a container is made though " + svc.Withheld.Message
+	}
 	if step.Action != reconcile.Stop && step.Action != reconcile.Remove {
 		return
 	}
@@ -93,7 +99,7 @@ func (m *model) service(name string) *reconcile.Service {
 		return nil
 	}
 	for _, svc := range m.wanted.Services {
-		if svc.Spec.Name == name {
+		if svc = svc.Supplied(deployment, m.secrets); svc.Spec.Name == name {
 			return &svc
 		}
 	}
@@ -135,6 +141,7 @@ func (m *model) effect(step reconcile.Step) *reconcile.Failure {
 		if i < 0 {
 			return refuse("no such container")
 		}
+		m.shows[step.Container.ID] = true
 		for _, c := range m.containers {
 			if c.Key == step.Key && (c.State == reconcile.Running || c.State == reconcile.Paused) && c.ID != step.Container.ID {
 				m.broken = "two live containers of one service"
@@ -155,6 +162,8 @@ func (m *model) effect(step reconcile.Step) *reconcile.Failure {
 		if i >= 0 {
 			m.containers = slices.Delete(m.containers, i, i+1)
 		}
+	case reconcile.Conceal:
+		delete(m.shows, step.Container.ID)
 	case reconcile.Pull, reconcile.Check, reconcile.Examine:
 	}
 	return nil

@@ -17,6 +17,8 @@ type Situation struct {
 	Containers []Container
 	// Memory of each service, as the last plan and the outcomes since left it.
 	Memory map[string]Memory
+	// Secrets that are wanted, as they stand; one that is missing was not read yet.
+	Secrets map[SecretKey]Secret
 	// Busy is the step that is on its way for a service.
 	Busy map[string]Step
 	Now  time.Time
@@ -77,6 +79,7 @@ func services(s Situation) (wanted, unwanted []service) {
 	}
 	if s.Wanted != nil {
 		for _, want := range s.Wanted.Services {
+			want = want.Supplied(s.ID, s.Secrets)
 			wanted = append(wanted, newService(Key{s.ID, want.Spec.Name}, &want, s))
 			delete(left, want.Spec.Name)
 		}

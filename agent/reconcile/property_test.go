@@ -10,6 +10,7 @@ import (
 
 	"github.com/nationtech/harmony-fleet/agent/reconcile"
 	"github.com/nationtech/harmony-fleet/apis/score"
+	"github.com/nationtech/harmony-fleet/apis/secret"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
@@ -24,6 +25,9 @@ func someServices(t *rapid.T) []score.Service {
 		svc.RestartPolicy = rapid.SampledFrom([]score.RestartPolicy{"", score.RestartOnFailure, score.RestartNever}).Draw(t, "policy")
 		if rapid.Bool().Draw(t, "check") {
 			svc.HealthCheck = &score.HealthCheck{Command: []string{"/check"}}
+		}
+		if rapid.Bool().Draw(t, "secret") {
+			svc.Secrets = []score.Secret{{Name: "db", Key: "user", File: "/user"}, {Name: "db", Key: "password", Env: "PASSWORD"}}
 		}
 		services = append(services, svc)
 	}
@@ -80,11 +84,15 @@ func TestEveryHistoryEndsWhereItShould(t *testing.T) {
 			"removal cut": func(t *rapid.T) {
 				someContainer(t, m, func(i int) { m.end(i, 0); m.containers[i].State = reconcile.Broken })
 			},
+			"secret": func(t *rapid.T) {
+				m.secrets = someSecrets(rapid.SampledFrom([]reconcile.SecretVersion{"", "1", "2"}).Draw(t, "version"),
+					rapid.SampledFrom([]string{"", reconcile.ReasonSecretUnavailable, reconcile.ReasonSecretMissing}).Draw(t, "trouble"))
+			},
 			"sick": func(*rapid.T) { m.unhealthy = true },
 			"well": func(*rapid.T) { m.unhealthy = false },
 			"":     func(*rapid.T) { checkRules() },
 		}))
-		m.unhealthy = false
+		m.unhealthy, m.secrets = false, someSecrets("3", "")
 		p, settled := m.settle()
 		checkRules()
 		if !settled {
@@ -129,6 +137,17 @@ func someContainer(t *rapid.T, m *model, do func(i int)) {
 	}
 }
 
+// someSecrets are the secrets of someServices in that version, with that trouble
+// about one of them.
+func someSecrets(version reconcile.SecretVersion, trouble string) map[reconcile.SecretKey]reconcile.Secret {
+	db := secret.Ref{Deployment: deployment, Name: "db"}
+	password := reconcile.Secret{Version: version}
+	if trouble != "" {
+		password.Err = &reconcile.Failure{Reason: trouble, Message: trouble}
+	}
+	return map[reconcile.SecretKey]reconcile.Secret{{Ref: db, Key: "user"}: {Version: version}, {Ref: db, Key: "password"}: password}
+}
+
 func checkEnd(t *rapid.T, m *model, p reconcile.Plan) {
 	if len(p.Steps) > 0 {
 		t.Fatalf("steps at rest: %+v", p.Steps)
@@ -141,6 +160,7 @@ func checkEnd(t *rapid.T, m *model, p reconcile.Plan) {
 	}
 	left, ended := len(m.containers), false
 	for _, svc := range m.wanted.Services {
+		svc = svc.Supplied(deployment, m.secrets)
 		i := slices.IndexFunc(m.containers, func(c reconcile.Container) bool { return c.Digest == svc.Digest })
 		if i < 0 {
 			t.Fatalf("nothing runs for %+v", svc)
@@ -149,6 +169,9 @@ func checkEnd(t *rapid.T, m *model, p reconcile.Plan) {
 		mayEnd := policy == score.RestartNever || policy == score.RestartOnFailure && c.ExitCode == 0
 		if c.State != reconcile.Running && (!mayEnd || c.State != reconcile.Exited && c.State != reconcile.Releasing) {
 			t.Fatalf("%+v is %+v", svc, c)
+		}
+		if m.shows[c.ID] && len(svc.Spec.Secrets) > 0 {
+			t.Fatalf("%+v shows a value", c)
 		}
 		left--
 		if c.State == reconcile.Exited && c.ExitCode != 0 {

@@ -64,6 +64,8 @@ type Container struct {
 	// before Started means that nobody saw the end: the power was cut.
 	Created, Started, Exited time.Time
 	ExitCode                 int
+	// Secrets are the names of those of podman's secrets that it was made with.
+	Secrets []string
 }
 
 // ReleaseTime is how long podman may take to release what an ended container had.
@@ -96,8 +98,15 @@ type Wanted struct {
 
 // Service is a service with its own digest.
 type Service struct {
-	Spec   score.Service
+	Spec score.Service
+	// Digest of Spec and of the versions of the secrets that it names; "" while
+	// these are not known.
 	Digest score.Digest
+	// Versions of the secrets that Spec names, by their names.
+	Versions map[string]SecretVersion
+	// Withheld is why no container may be made now, for want of a secret; nil when
+	// nothing is missing. What is there already goes on.
+	Withheld *Failure
 }
 
 // Want decodes the canonical bytes of a score.
@@ -132,6 +141,9 @@ const (
 	Check Action = "Check"
 	// Examine asks why a container ended.
 	Examine Action = "Examine"
+	// Conceal strikes the values of secrets out of what podman shows of a
+	// container's environment.
+	Conceal Action = "Conceal"
 )
 
 // Step is one thing to do for one service.

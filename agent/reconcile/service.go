@@ -23,7 +23,7 @@ func newService(key Key, want *Service, s Situation) service {
 		c = c.resolved(s.Now)
 		switch {
 		case c.Service != key.Service:
-		case want == nil || c.Digest != want.Digest:
+		case want == nil || want.Digest == "" || c.Digest != want.Digest:
 			v.others = append(v.others, c)
 		case v.target == nil:
 			v.target = &c
@@ -57,11 +57,17 @@ func (v service) digest() score.Digest {
 // due is the step to do now, if any, and else when to look again; zero means
 // that only a change matters.
 func (v service) due() (step *Step, wake time.Time) {
+	if conceal := v.nextConceal(); !conceal.IsZero() {
+		if !v.now.Before(conceal) {
+			return v.step(Conceal, *v.target), time.Time{}
+		}
+		wake = conceal
+	}
 	if check := v.nextCheck(); !check.IsZero() {
 		if !v.now.Before(check) {
 			return v.step(Check, *v.target), time.Time{}
 		}
-		wake = check
+		wake = earliest(wake, check)
 	}
 	next := v.next()
 	if next == nil {
@@ -94,6 +100,8 @@ func (v service) next() *Step {
 	}
 	t := v.target
 	switch {
+	case t == nil && v.want.Withheld != nil:
+		return nil // and the old one goes on
 	case t == nil && !v.memory.pulled:
 		return v.step(Pull, Container{})
 	case t == nil:
@@ -150,7 +158,7 @@ func (v service) dismantle() *Step {
 // undo may lead back.
 func (v service) tidy() *Step {
 	var last *Container
-	if v.status().Phase != succeeded {
+	if v.containerStatus().Phase != succeeded {
 		for i, c := range v.others {
 			if c.State == Exited && (last == nil || c.Started.After(last.Started)) {
 				last = &v.others[i]
@@ -191,6 +199,25 @@ func (v service) mustStart() bool {
 	case score.RestartAlways:
 	}
 	return true
+}
+
+// nextConceal is when the values of secrets shall be struck out of what podman
+// shows of the container, which a start brings there, also one that fails; zero
+// when they are not there.
+func (v service) nextConceal() time.Time {
+	t, m := v.target, v.memory
+	if v.want == nil || t == nil || m.concealed || !v.want.exposed() {
+		return time.Time{}
+	}
+	switch {
+	case t.State == Running, t.State == Paused, t.State == Exited, t.State == Created && m.failed == Start:
+	default:
+		return time.Time{}
+	}
+	if m.conceal.IsZero() {
+		return v.now
+	}
+	return m.conceal
 }
 
 // nextCheck is when the health check shall run; zero when it shall not.

@@ -37,6 +37,13 @@ const (
 	ReasonLimitRefused      = "LimitRefused"
 	ReasonCgroupError       = "CgroupError"
 	ReasonDiskFull          = "DiskFull"
+
+	// Reasons of a secret: one that may pass by itself, and those for a person.
+	ReasonSecretUnavailable    = "SecretUnavailable"
+	ReasonSecretRefused        = "SecretRefused"
+	ReasonSecretMissing        = "SecretMissing"
+	ReasonSecretInvalid        = "SecretInvalid"
+	ReasonSecretsNotConfigured = "SecretsNotConfigured"
 )
 
 const (
@@ -55,6 +62,18 @@ type status struct {
 }
 
 func (v service) status() status {
+	s, withheld := v.containerStatus(), v.want.Withheld
+	if withheld == nil || s.Phase == failed {
+		return s
+	}
+	if withheld.Reason == ReasonSecretUnavailable {
+		return status{pending, withheld.Reason, withheld.Message}
+	}
+	return status{failed, withheld.Reason, withheld.Message}
+}
+
+// containerStatus is the status as far as containers tell.
+func (v service) containerStatus() status {
 	t, m := v.target, v.memory
 	if t != nil && t.State == Running {
 		return v.runningStatus()
