@@ -1,10 +1,12 @@
 // Package podman talks to one podman service over its socket: it carries out the
-// steps of agent/reconcile, lists this device's containers and reads their logs.
+// steps of agent/reconcile, lists this device's containers, reads their logs and
+// holds the secrets that they are given.
 //
 // It never decides what to do, and it never touches a container that does not
-// carry this device's labels. Of the bindings it uses the connection and the
-// specification of a container, and it decodes just the fields that it reads: the
-// packages for each kind of object would cost the agent 14 MiB of memory.
+// carry this device's labels, nor a secret that is not named for the device. Of
+// the bindings it uses the connection and the specification of a container, and it
+// decodes just the fields that it reads: the packages for each kind of object
+// would cost the agent 14 MiB of memory.
 package podman
 
 import (
@@ -114,7 +116,9 @@ type call struct {
 	path  string
 	names []string
 	query url.Values
-	body  any
+	// body is sent as JSON, or raw as it is.
+	body any
+	raw  []byte
 	// timeout of the whole call; 0 means callTimeout.
 	timeout time.Duration
 }
@@ -146,7 +150,9 @@ func (c *Client) send(ctx context.Context, r call) (*bindings.APIResponse, error
 	}
 	var body io.Reader
 	var headers http.Header
-	if r.body != nil {
+	if r.raw != nil {
+		body, headers = bytes.NewReader(r.raw), http.Header{"Content-Type": {"application/octet-stream"}}
+	} else if r.body != nil {
 		data, err := json.Marshal(r.body)
 		if err != nil {
 			return nil, fmt.Errorf("encoding the request while %s: %w", r.doing, err)

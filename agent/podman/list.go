@@ -20,6 +20,9 @@ const (
 	LabelDeployment = "io.nationtech.fleet.deployment"
 	LabelService    = "io.nationtech.fleet.service"
 	LabelDigest     = "io.nationtech.fleet.digest"
+	// LabelSecrets has the names of the container's secrets in podman, for one that
+	// has any.
+	LabelSecrets = "io.nationtech.fleet.secrets"
 )
 
 // listed is a container in podman's list.
@@ -71,9 +74,14 @@ func (l listed) container() (reconcile.Container, bool) {
 	if !known {
 		state = reconcile.Broken
 	}
+	var secrets []string
+	if names := l.Labels[LabelSecrets]; names != "" {
+		secrets = strings.Split(names, ",")
+	}
 	return reconcile.Container{
 		ID: l.ID, Key: reconcile.Key{Deployment: id, Service: l.Labels[LabelService]}, Digest: score.Digest(l.Labels[LabelDigest]),
 		State: state, ExitCode: l.ExitCode,
 		Created: l.Created.Truncate(time.Second), Started: time.Unix(l.StartedAt, 0), Exited: time.Unix(l.ExitedAt, 0),
+		Secrets: secrets,
 	}, true
 }

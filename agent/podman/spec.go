@@ -52,6 +52,7 @@ func specification(device wire.DeviceID, step reconcile.Step) *specgen.SpecGener
 	}
 	s.ResourceLimits = resourceLimits(svc.Resources)
 	s.HealthConfig = healthConfig(svc.HealthCheck)
+	give(s, step.Secrets(device))
 	return s
 }
 

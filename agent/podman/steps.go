@@ -49,6 +49,8 @@ func (c *Client) Do(ctx context.Context, device wire.DeviceID, step reconcile.St
 		outcome.Health, err = c.check(ctx, step)
 	case reconcile.Examine:
 		outcome.Exit, err = c.examine(ctx, id)
+	case reconcile.Conceal:
+		err = c.conceal(ctx, step)
 	}
 	if err != nil && !errors.As(err, &outcome.Err) {
 		outcome.Err = &reconcile.Failure{Reason: reconcile.ReasonPodmanError, Message: err.Error()}
@@ -172,7 +174,11 @@ type inspection struct {
 		OOMKilled bool
 		Health    struct{ Log []struct{ Output string } }
 	}
-	Config struct{ StopTimeout uint }
+	Config struct {
+		StopTimeout uint
+		Env         []string
+	}
+	OCIConfigPath string
 }
 
 func (c *Client) inspect(ctx context.Context, id string) (inspection, error) {
