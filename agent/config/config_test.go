@@ -54,12 +54,16 @@ func TestLoad(t *testing.T) {
 		Credentials: v1alpha1.Credentials{
 			Type: v1alpha1.CredentialPassword, User: "pi-4", Password: "secret",
 		},
+		OpenBao: v1alpha1.SecretsSection{
+			Mount: "fleet", LoginMount: "jwt", LoginRole: "fleet-device", RefreshInterval: v1alpha1.Duration(5 * time.Minute),
+		},
 	}
 	overlaid := base
 	overlaid.Agent.LogLevel = "debug"
 	overlaid.NATS.URLs = []string{"nats://c.example.com:4222"}
 	overlaid.Labels = map[string]string{"site": "paris", "role": "kiosk", "floor": "2"}
 	overlaid.Podman.PollInterval = v1alpha1.Duration(9 * time.Second)
+	overlaid.OpenBao.Address, overlaid.OpenBao.RefreshInterval = "https://openbao.example.com", v1alpha1.Duration(time.Minute)
 
 	cases := map[string]struct {
 		reason string
@@ -76,7 +80,7 @@ func TestLoad(t *testing.T) {
 			files: map[string]string{
 				"config.toml":         valid,
 				"conf.d/10-site.toml": "[labels]\nsite = \"rome\"\nfloor = \"2\"\n[nats]\nurls = [\"nats://c.example.com:4222\"]\n[podman]\npoll_interval = \"9s\"\n",
-				"conf.d/20-site.toml": "[labels]\nsite = \"paris\"\n[agent]\nlog_level = \"debug\"\n",
+				"conf.d/20-site.toml": "[labels]\nsite = \"paris\"\n[agent]\nlog_level = \"debug\"\n[openbao]\naddress = \"https://openbao.example.com\"\nrefresh_interval = \"1m\"\n",
 				"conf.d/README":       "not TOML",
 			},
 			want: overlaid,

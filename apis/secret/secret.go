@@ -37,11 +37,12 @@ type Ref struct {
 }
 
 // Path of the secret in the KV engine: "secrets/<namespace>/<deployment>/<name>".
-func (r Ref) Path() string { return folder + r.value() }
+func (r Ref) Path() string { return folder + r.String() }
 
-// value is how metadata names the secret. All three parts are DNS labels: in a
-// path of a policy nothing in it means anything else.
-func (r Ref) value() string {
+// String is how metadata names the secret, and what ParseRef reads: its path
+// without the folder. All three parts are DNS labels: in a path of a policy nothing
+// in it means anything else.
+func (r Ref) String() string {
 	return r.Deployment.Namespace + "/" + r.Deployment.Name + "/" + r.Name
 }
 
@@ -80,7 +81,7 @@ func isSlot(key string) bool {
 // MaxPerDevice none is granted, and over counts those.
 func Grant(before map[string]string, refs []Ref) (metadata map[string]string, over int) {
 	refs = slices.Clone(refs)
-	slices.SortFunc(refs, func(a, b Ref) int { return cmp.Compare(a.value(), b.value()) })
+	slices.SortFunc(refs, func(a, b Ref) int { return cmp.Compare(a.String(), b.String()) })
 	refs = slices.Compact(refs)
 	metadata = map[string]string{}
 	for key, value := range before {
@@ -90,7 +91,7 @@ func Grant(before map[string]string, refs []Ref) (metadata map[string]string, ov
 	}
 	over = max(0, len(refs)-MaxPerDevice)
 	for n, ref := range refs[:len(refs)-over] {
-		metadata[slot(n)] = ref.value()
+		metadata[slot(n)] = ref.String()
 	}
 	return metadata, over
 }

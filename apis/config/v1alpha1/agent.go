@@ -18,6 +18,7 @@ type AgentConfig struct {
 	Labels      map[string]string `toml:"labels"`
 	Podman      PodmanSection     `toml:"podman"`
 	Credentials Credentials       `toml:"credentials"`
+	OpenBao     SecretsSection    `toml:"openbao"`
 }
 
 // AgentSection is about the agent itself.
@@ -58,6 +59,9 @@ func AgentDefaults() AgentConfig {
 	return AgentConfig{
 		Agent:  AgentSection{StateDir: "/var/lib/fleet-agent", LogLevel: "info"},
 		Podman: PodmanSection{PollInterval: Duration(5 * time.Second)},
+		OpenBao: SecretsSection{
+			Mount: "fleet", LoginMount: "jwt", LoginRole: "fleet-device", RefreshInterval: Duration(5 * time.Minute),
+		},
 	}
 }
 
@@ -96,6 +100,9 @@ func (c AgentConfig) Validate() error {
 	}
 	if err := c.Credentials.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("[credentials] %w", err))
+	}
+	if err := c.OpenBao.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("[openbao] %w", err))
 	}
 	return errors.Join(errs...)
 }
