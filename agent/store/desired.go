@@ -56,8 +56,8 @@ type desiredJSON struct {
 	Trust       Trust               `json:"trust"`
 }
 
-// ErrDamaged says that the saved desired state cannot be read.
-var ErrDamaged = errors.New("saved desired state is damaged")
+// ErrDamaged says that a saved file cannot be read.
+var ErrDamaged = errors.New("saved state is damaged")
 
 // LoadDesired reads the last saved desired state; it is zero when there is none.
 // A damaged file is kept aside under another name for people to look at, and

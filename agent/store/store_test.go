@@ -13,6 +13,7 @@ import (
 
 	"github.com/nationtech/harmony-fleet/agent/store"
 	"github.com/nationtech/harmony-fleet/apis/score"
+	"github.com/nationtech/harmony-fleet/apis/secret"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
@@ -154,5 +155,44 @@ func TestReport(t *testing.T) {
 	}
 	if _, err := s.LoadReport(); err == nil || !strings.Contains(err.Error(), "report.json") {
 		t.Errorf("a damaged report: %v", err)
+	}
+}
+
+func TestSecrets(t *testing.T) {
+	s, dir := open(t)
+	if got, err := s.LoadSecrets(); err != nil || got != nil {
+		t.Fatalf("before the first: %+v, %v", got, err)
+	}
+	want := []store.SecretInUse{{
+		Ref:     secret.Ref{Deployment: wire.DeploymentID{Namespace: "shop", Name: "web"}, Name: "db"},
+		Version: "3 2026-11-25T04:46:42.123456789Z", Keys: []string{"password", "user"},
+	}}
+	if err := s.SaveSecrets(want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.LoadSecrets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("changed on the way (- want, + got):\n%s", diff)
+	}
+	path := filepath.Join(dir, "secrets.json")
+	for _, content := range []string{"", "{}", `[{"secret":"db","version":"1","keys":["a"]}]`, `[{"secret":"shop/web/db","keys":["a"]}]`, `[{"secret":"shop/web/db","version":"1"}]`} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.LoadSecrets(); !errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%q: %v", content, err)
+		}
+		if kept, err := os.ReadFile(path + ".damaged"); err != nil || string(kept) != content {
+			t.Errorf("kept %q, %v", kept, err)
+		}
+	}
+	if err := s.SaveSecrets(nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.LoadSecrets(); err != nil || len(got) > 0 {
+		t.Errorf("after none is in use: %+v, %v", got, err)
 	}
 }
