@@ -1,7 +1,7 @@
 // Package agent assembles the agent of one device: the workloads, which start
-// from the disk at once, and beside them the broker, the device's description,
-// the commands and the report for `fleet-agent status`. Neither a broker nor a
-// podman that is missing keeps it from starting.
+// from the disk at once, and beside them the broker, the secrets, the device's
+// description, the commands and the report for `fleet-agent status`. No broker,
+// OpenBao or podman that is missing keeps it from starting.
 //
 // The package decides nothing: agent/reconcile does.
 package agent
@@ -18,6 +18,7 @@ import (
 
 	"github.com/nationtech/harmony-fleet/agent/bus"
 	"github.com/nationtech/harmony-fleet/agent/podman"
+	"github.com/nationtech/harmony-fleet/agent/secret"
 	"github.com/nationtech/harmony-fleet/agent/status"
 	"github.com/nationtech/harmony-fleet/agent/store"
 	"github.com/nationtech/harmony-fleet/agent/token"
@@ -43,6 +44,7 @@ type agent struct {
 	podman  *podman.Client
 	store   *store.Store
 	manager *workload.Manager
+	secrets *secret.Keeper
 	bus     *bus.Bus
 
 	mu     sync.Mutex
@@ -85,8 +87,12 @@ func Run(ctx context.Context, cfg v1alpha1.AgentConfig, options Options) error {
 
 // assemble makes the two halves, which know each other through functions alone.
 func (a *agent) assemble() error {
+	target := Target(a.cfg, a.Log)
+	if err := a.keepSecrets(target); err != nil {
+		return err
+	}
 	options := workload.Options{
-		Device: a.device, Podman: a.podman, Store: a.store,
+		Device: a.device, Podman: a.podman, Store: a.store, Secrets: a.secrets,
 		PollInterval: time.Duration(a.cfg.Podman.PollInterval),
 		Log:          a.Log.WithName("workload"),
 		Report:       a.putState,
@@ -102,7 +108,7 @@ func (a *agent) assemble() error {
 	}
 	a.manager = manager
 	a.bus = bus.New(bus.Options{
-		Target:     Target(a.cfg, a.Log),
+		Target:     target,
 		Session:    a.session,
 		Workloads:  a.manager,
 		Commands:   map[wire.Verb]bus.Handler{wire.VerbPing: a.ping, wire.VerbLogs: a.logs},
@@ -115,6 +121,16 @@ func (a *agent) assemble() error {
 	return nil
 }
 
+// keepSecrets makes what reads secrets, with the tokens that the broker is shown.
+func (a *agent) keepSecrets(target bus.Target) (err error) {
+	options := secret.Options{Device: a.device, Config: a.cfg.OpenBao, Podman: a.podman, Store: a.store, Log: a.Log.WithName("secret")}
+	if target.Tokens != nil {
+		options.Tokens = target.Tokens
+	}
+	a.secrets, err = secret.New(options)
+	return err
+}
+
 // work runs the parts until ctx ends or the workloads cannot be run.
 func (a *agent) work(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -123,6 +139,7 @@ func (a *agent) work(ctx context.Context) error {
 	defer parts.Wait()
 	defer cancel()
 	parts.Go(func() { a.bus.Run(ctx) })
+	parts.Go(func() { a.secrets.Run(ctx) })
 	parts.Go(func() { a.describe(ctx) })
 	parts.Go(func() { a.report(ctx) })
 	return a.manager.Run(ctx)

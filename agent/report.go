@@ -57,6 +57,7 @@ func (a *agent) currentReport() store.Report {
 		Generation:  desired.Generation,
 		Refused:     refused,
 		Twin:        twin,
+		Secrets:     a.secrets.Problem(),
 		TrustedKeys: desired.Trusted(a.cfg.Agent.TrustedKeys),
 		Broker:      broker,
 		Deployments: a.manager.Deployments(),

@@ -73,6 +73,9 @@ func (v View) Print(w io.Writer, now time.Time) error {
 		p.line("agent\t%s", either(v.Running, "running", "NOT RUNNING; below is what it said last, "+p.when(r.Written)))
 		p.line("broker\t%s", p.broker(r.Broker))
 		p.line("wanted\t%s", wanted(r))
+		if r.Secrets != "" {
+			p.line("secrets\tnot looked at: %s", wire.CleanText(r.Secrets, wire.MaxMessage))
+		}
 		if r.Refused != "" {
 			p.line("REFUSED\twhat the broker offers: %s", wire.CleanText(r.Refused, wire.MaxMessage))
 		}

@@ -23,6 +23,8 @@ type Report struct {
 	// Twin is which other agent is live with this device id, and what to do about
 	// it; "" when none is.
 	Twin string `json:"twin,omitempty"`
+	// Secrets is why newer versions of secrets cannot be had; "" when they can.
+	Secrets string `json:"secrets,omitempty"`
 	// TrustedKeys are those whose signature counts.
 	TrustedKeys []string           `json:"trustedKeys"`
 	Broker      BrokerReport       `json:"broker"`

@@ -60,6 +60,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-m.wake:
+		case <-m.options.Secrets.Changed():
 		case <-timer.C:
 		case r := <-l.done:
 			l.finish(r)
@@ -92,6 +93,7 @@ func (l *loop) turn(ctx context.Context) time.Duration {
 		l.options.Log.Info("podman is back")
 	}
 	l.misses = 0
+	l.options.Secrets.Used(used(containers))
 	wake := l.options.PollInterval
 	for id, s := range l.situations(wanted, containers) {
 		plan := reconcile.Make(s)
@@ -137,12 +139,12 @@ func (l *loop) missed(ctx context.Context, err error) time.Duration {
 // situations are all Deployments that are wanted, or here, or were here.
 func (l *loop) situations(wanted map[wire.DeploymentID]reconcile.Wanted, containers []reconcile.Container) map[wire.DeploymentID]reconcile.Situation {
 	all := map[wire.DeploymentID]reconcile.Situation{}
-	now := l.options.Clock()
+	now, secrets := l.options.Clock(), l.options.Secrets.Secrets()
 	add := func(id wire.DeploymentID) {
 		if _, there := all[id]; there {
 			return
 		}
-		s := reconcile.Situation{ID: id, Memory: l.memory[id], Busy: map[string]reconcile.Step{}, Now: now}
+		s := reconcile.Situation{ID: id, Memory: l.memory[id], Secrets: secrets, Busy: map[string]reconcile.Step{}, Now: now}
 		if w, wants := wanted[id]; wants {
 			s.Wanted = &w
 		}
@@ -167,6 +169,14 @@ func (l *loop) situations(wanted map[wire.DeploymentID]reconcile.Wanted, contain
 		all[c.Deployment] = s
 	}
 	return all
+}
+
+// used are the names of podman's secrets that containers have.
+func used(containers []reconcile.Container) (names []string) {
+	for _, c := range containers {
+		names = append(names, c.Secrets...)
+	}
+	return names
 }
 
 // report says what a plan says of its Deployment.

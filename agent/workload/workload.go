@@ -34,11 +34,33 @@ type Runtime interface {
 	Do(context.Context, wire.DeviceID, reconcile.Step) reconcile.Outcome
 }
 
-// Options of a Manager; Clock and Report may be left out.
+// Secrets has podman hold the values that scores name.
+type Secrets interface {
+	// Want makes these all the values that are wanted.
+	Want([]reconcile.SecretKey)
+	// Used tells the names of all of podman's secrets that containers have.
+	Used(names []string)
+	// Secrets are all values that are wanted, as they stand.
+	Secrets() map[reconcile.SecretKey]reconcile.Secret
+	// Changed is sent to when Secrets may have changed.
+	Changed() <-chan struct{}
+}
+
+// none is a device without secrets: what names one waits.
+type none struct{}
+
+func (none) Want([]reconcile.SecretKey)                        {}
+func (none) Used([]string)                                     {}
+func (none) Secrets() map[reconcile.SecretKey]reconcile.Secret { return nil }
+func (none) Changed() <-chan struct{}                          { return nil }
+
+// Options of a Manager; Secrets, Clock and Report may be left out.
 type Options struct {
 	Device wire.DeviceID
 	Podman Runtime
 	Store  *store.Store
+	// Secrets that scores name; nil means none.
+	Secrets Secrets
 	// PollInterval is the time between two looks at the containers.
 	PollInterval time.Duration
 	// Clock tells the time; nil means time.Now.
@@ -74,6 +96,9 @@ type known struct {
 func New(o Options) (*Manager, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
+	}
+	if o.Secrets == nil {
+		o.Secrets = none{}
 	}
 	if o.Report == nil {
 		o.Report = func(wire.DeploymentID, *wire.DeviceState) {}
@@ -121,6 +146,11 @@ func (m *Manager) hold(d store.Desired) {
 		}
 	}
 	m.desired, m.wanted = d, wanted
+	var keys []reconcile.SecretKey
+	for id, w := range wanted {
+		keys = append(keys, w.SecretKeys(id)...)
+	}
+	m.options.Secrets.Want(keys)
 }
 
 // Desired is the held desired state, shared: it must not be changed.

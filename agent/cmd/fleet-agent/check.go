@@ -11,6 +11,7 @@ import (
 	"github.com/nationtech/harmony-fleet/agent/bus"
 	"github.com/nationtech/harmony-fleet/agent/config"
 	"github.com/nationtech/harmony-fleet/agent/podman"
+	"github.com/nationtech/harmony-fleet/agent/secret"
 	"github.com/nationtech/harmony-fleet/agent/store"
 	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 )
@@ -26,10 +27,15 @@ func (p program) check(ctx context.Context, path string) int {
 		return 1
 	}
 	code := 0
-	for _, part := range []struct {
+	type part struct {
 		name string
 		try  func(context.Context, v1alpha1.AgentConfig) (string, error)
-	}{{"podman", tryPodman}, {"broker", p.tryBroker}} {
+	}
+	parts := []part{{"podman", tryPodman}, {"broker", p.tryBroker}}
+	if cfg.OpenBao.Address != "" {
+		parts = append(parts, part{"openbao", p.tryOpenBao})
+	}
+	for _, part := range parts {
 		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 		found, err := part.try(ctx, cfg)
 		cancel()
@@ -83,6 +89,19 @@ func (p program) tryBroker(ctx context.Context, cfg v1alpha1.AgentConfig) (strin
 		manifest = "no desired state for this device yet"
 	}
 	return fmt.Sprintf("%s, %s, %s; %s", findings.Server, encrypted, shown(cfg.Credentials), manifest), nil
+}
+
+// tryOpenBao logs in where secrets are kept.
+func (p program) tryOpenBao(ctx context.Context, cfg v1alpha1.AgentConfig) (string, error) {
+	var tokens secret.Tokens
+	if target := agent.Target(cfg, p.logger(cfg)); target.Tokens != nil {
+		tokens = target.Tokens
+	}
+	life, err := secret.Probe(ctx, cfg.OpenBao, tokens)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s, logged in as role %q for %s", cfg.OpenBao.Address, cfg.OpenBao.LoginRole, life), nil
 }
 
 // shown is what the broker let in.

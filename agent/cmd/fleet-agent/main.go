@@ -33,7 +33,7 @@ Usage:
 
 Commands:
   run      work until SIGTERM or SIGINT; the default. Containers keep running after it.
-  check    try out the configuration, podman and the broker, and say what is wrong.
+  check    try out the configuration, podman, the broker and OpenBao, and say what is wrong.
   status   show what runs here and why, also while the agent is down.
   version  print the version.
 
