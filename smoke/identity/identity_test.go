@@ -133,17 +133,8 @@ func TestRefused(t *testing.T) {
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, oidc.Options{})
-	dir := t.TempDir()
-	w.must(programs.Build(t.Context(), dir, "", programs.Agent))
-	check := func(c v1alpha1.Credentials) string {
-		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		path := filepath.Join(t.TempDir(), "config.toml")
-		w.must(os.WriteFile(path, []byte(w.configuration(c)), 0o600))
-		out, _ := exec.CommandContext(ctx, filepath.Join(dir, "fleet-agent"), "check", "--config", path).CombinedOutput() // podman is missing
-		return string(out)
-	}
+	run := w.checker()
+	check := func(c v1alpha1.Credentials) string { return run(w.configuration(c)) }
 	byKey, bySecret, wrong := w.byKey(), w.bySecret(), w.byKey()
 	wrong.KeyFile = w.file([]byte("{}"))
 	for _, c := range []struct {
@@ -164,6 +155,22 @@ func TestCheck(t *testing.T) {
 	w.provider.Stop()
 	if out := check(byKey); !strings.Contains(out, "FAIL  broker") || !strings.Contains(out, "the OpenID provider at "+byKey.Issuer+" cannot be reached") {
 		t.Errorf("the provider is down:\n%s", out)
+	}
+}
+
+// checker builds the agent and returns what runs its check on a configuration.
+func (w *world) checker() func(configuration string) string {
+	w.Helper()
+	dir := w.TempDir()
+	w.must(programs.Build(w.Context(), dir, "", programs.Agent))
+	return func(configuration string) string {
+		w.Helper()
+		ctx, cancel := context.WithTimeout(w.Context(), 3*time.Minute)
+		defer cancel()
+		path := filepath.Join(w.TempDir(), "config.toml")
+		w.must(os.WriteFile(path, []byte(configuration), 0o600))
+		out, _ := exec.CommandContext(ctx, filepath.Join(dir, "fleet-agent"), "check", "--config", path).CombinedOutput() // podman is missing
+		return string(out)
 	}
 }
 
