@@ -74,8 +74,10 @@ func (r *reader) read(ctx context.Context, ref secret.Ref) (answer, error) {
 		return answer{refused: fmt.Sprintf("OpenBao answers with status %d; check [openbao] mount", code)}, nil
 	case err != nil:
 		return answer{}, r.explain(err)
-	case found.Data == nil || found.VersionMetadata == nil: // the last version is deleted
+	case found.Data == nil: // the last version is deleted
 		return answer{missing: true}, nil
+	case found.VersionMetadata == nil || found.VersionMetadata.Version < 1:
+		return answer{}, r.explain(errors.New("there is no version"))
 	}
 	version := fmt.Sprintf("%d %s", found.VersionMetadata.Version, found.VersionMetadata.CreatedTime.UTC().Format(time.RFC3339Nano))
 	return answer{version: reconcile.SecretVersion(version), values: found.Data}, nil
