@@ -32,11 +32,19 @@ type keySet struct {
 	// maxStale is how long keys are used while the provider does not answer.
 	maxStale time.Duration
 
-	mu      sync.Mutex // held while asking: one question serves all who wait
+	// asking is held while asking: one question serves all who wait for it.
+	asking sync.Mutex
+	asked  time.Time // with asking
+
+	mu    sync.Mutex // never held while asking
+	known known      // with mu
+}
+
+// known is what the provider said.
+type known struct {
 	keys    []jose.JSONWebKey
 	fetched time.Time // when keys arrived
-	asked   time.Time
-	problem error // of the last question
+	problem error     // of the last question
 }
 
 // unknownKeys is the key of a context's value, an *error: the verifier of tokens
@@ -67,21 +75,22 @@ func (k *keySet) VerifySignature(ctx context.Context, token string) ([]byte, err
 	return nil, denied("token: not signed by a key of %s (key id %q)", k.issuer, id)
 }
 
-// named are the keys with the id; all of them for a token that names none.
+// named are the keys with the id; all of them for a token that names none. Only
+// who needs a key that is not known waits for an answer: others go on with old ones
+// while it is asked for new ones.
 func (k *keySet) named(ctx context.Context, id string) ([]jose.JSONWebKey, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	found := k.find(id)
-	if len(found) == 0 || k.now().Sub(k.fetched) > keysMaxAge {
-		k.ask(ctx)
-		found = k.find(id)
+	have := k.have()
+	found := have.find(id)
+	if len(found) == 0 || k.now().Sub(have.fetched) > keysMaxAge {
+		have = k.ask(ctx, len(found) == 0)
+		found = have.find(id)
 	}
 	switch {
-	case k.fetched.IsZero() || k.now().Sub(k.fetched) > k.maxStale:
-		return nil, fmt.Errorf("no keys of %s: %w", k.issuer, k.problem)
-	case len(found) == 0 && k.problem != nil:
+	case have.fetched.IsZero() || k.now().Sub(have.fetched) > k.maxStale:
+		return nil, fmt.Errorf("no keys of %s: %w", k.issuer, have.problem)
+	case len(found) == 0 && have.problem != nil:
 		// It may be a new key, which cannot be found out now.
-		return nil, fmt.Errorf("key %q of %s is not known: %w", id, k.issuer, k.problem)
+		return nil, fmt.Errorf("key %q of %s is not known: %w", id, k.issuer, have.problem)
 	}
 	return found, nil
 }
@@ -89,27 +98,40 @@ func (k *keySet) named(ctx context.Context, id string) ([]jose.JSONWebKey, error
 // reachable reports whether the provider answers, as far as that was found out
 // in the last keysMinInterval.
 func (k *keySet) reachable(ctx context.Context) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.ask(ctx)
-	return k.problem == nil
+	return k.ask(ctx, true).problem == nil
 }
 
-// ask gets the keys anew, unless that was tried a moment ago. It is called with
-// mu.
-func (k *keySet) ask(ctx context.Context) {
-	now := k.now()
+func (k *keySet) have() known {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.known
+}
+
+// ask gets the keys anew, unless that was tried a moment ago, and returns what is
+// known then. Without wait it returns at once when somebody asks already.
+func (k *keySet) ask(ctx context.Context, wait bool) known {
+	if wait {
+		k.asking.Lock()
+	} else if !k.asking.TryLock() {
+		return k.have()
+	}
+	defer k.asking.Unlock()
+	now, have := k.now(), k.have()
 	if now.Sub(k.asked) < keysMinInterval {
-		return
+		return have
 	}
 	k.asked = now
 	var keys []jose.JSONWebKey
-	if keys, k.problem = k.fetch(ctx); k.problem == nil {
-		k.keys, k.fetched = keys, now
+	if keys, have.problem = k.fetch(ctx); have.problem == nil {
+		have.keys, have.fetched = keys, now
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.known = have
+	return have
 }
 
-func (k *keySet) find(id string) (found []jose.JSONWebKey) {
+func (k known) find(id string) (found []jose.JSONWebKey) {
 	for _, key := range k.keys {
 		if id == "" || key.KeyID == id {
 			found = append(found, key)
