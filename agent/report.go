@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/nationtech/harmony-fleet/agent/backoff"
 	"github.com/nationtech/harmony-fleet/agent/inventory"
 	"github.com/nationtech/harmony-fleet/agent/podman"
 	"github.com/nationtech/harmony-fleet/agent/store"
@@ -41,7 +42,7 @@ func (a *agent) report(ctx context.Context) {
 				a.Log.Error(err, "report not written, `fleet-agent status` is out of date")
 			}
 		}
-		if !sleep(ctx, reportInterval) {
+		if !backoff.Sleep(ctx, reportInterval) {
 			return
 		}
 	}
@@ -82,7 +83,7 @@ func (a *agent) describe(ctx context.Context) {
 		if err := a.bus.PutInfo(info); err != nil {
 			a.Log.Error(err, "device not described")
 		}
-		if !sleep(ctx, wait) {
+		if !backoff.Sleep(ctx, wait) {
 			return
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/nationtech/harmony-fleet/agent/backoff"
 	"github.com/nationtech/harmony-fleet/agent/twin"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
@@ -51,7 +52,7 @@ func (s *session) beat(ctx context.Context) {
 		}
 		if role := s.twins.watch.Role(); now || role != "" && role != s.twins.role || !time.Now().Before(due) {
 			s.sendHeartbeat()
-			due = time.Now().Add(jittered(s.timing.heartbeat))
+			due = time.Now().Add(backoff.Jittered(s.timing.heartbeat))
 		}
 		timer.Reset(min(time.Until(due), next.Wait))
 	}

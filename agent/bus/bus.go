@@ -10,13 +10,13 @@ package bus
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/nats-io/nats.go"
 
+	"github.com/nationtech/harmony-fleet/agent/backoff"
 	"github.com/nationtech/harmony-fleet/agent/store"
 	"github.com/nationtech/harmony-fleet/agent/twin"
 	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
@@ -192,13 +192,13 @@ func (b *Bus) Run(ctx context.Context) {
 		if time.Since(started) > stable {
 			attempt = 0
 		}
-		delay := b.timing.calm + fullJitter(attempt, b.timing.reconnect, b.timing.reconnectMax)
+		delay := b.timing.calm + backoff.FullJitter(attempt, b.timing.reconnect, b.timing.reconnectMax)
 		b.Connection("", err)
 		if problem := err.Error(); problem != b.problem {
 			b.problem = problem
 			b.Log.Error(err, "broker is not reachable, trying again until it is", "next", delay)
 		}
-		if !sleep(ctx, delay) {
+		if !backoff.Sleep(ctx, delay) {
 			return
 		}
 	}
@@ -294,33 +294,5 @@ func (s *session) subscriptions() map[string]chan *nats.Msg {
 		wire.DesiredHint(key):          s.hints,
 		wire.CommandSubjects(s.Device): s.commands,
 		wire.HeartbeatHint(key):        s.heartbeats,
-	}
-}
-
-// jittered is d plus or minus a tenth.
-func jittered(d time.Duration) time.Duration {
-	return d - d/10 + rand.N(d/5+1)
-}
-
-// fullJitter is a random wait between 0 and a bound that doubles with each
-// attempt, from first up to most.
-func fullJitter(attempt int, first, most time.Duration) time.Duration {
-	return rand.N(doubled(attempt, first, most) + 1)
-}
-
-// doubled is first, doubled attempt times, and at most most.
-func doubled(attempt int, first, most time.Duration) time.Duration {
-	return min(first<<min(attempt, 16), most)
-}
-
-// sleep waits for d; it is false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/nationtech/harmony-fleet/agent/backoff"
 	"github.com/nationtech/harmony-fleet/agent/store"
 	"github.com/nationtech/harmony-fleet/apis/score"
 	"github.com/nationtech/harmony-fleet/apis/wire"
@@ -49,7 +50,7 @@ func (s *session) follow(ctx context.Context) {
 		if err := r.read(ctx); err == nil {
 			failures = 0
 		} else if ctx.Err() == nil {
-			wait = s.timing.retry + fullJitter(failures, s.timing.retry, s.timing.retryMax)
+			wait = s.timing.retry + backoff.FullJitter(failures, s.timing.retry, s.timing.retryMax)
 			failures++
 			r.once("desired state not read, trying again until it is", err)
 		}
@@ -59,7 +60,7 @@ func (s *session) follow(ctx context.Context) {
 		case <-timer.C:
 		case hint := <-s.hints:
 			r.hear(hint)
-			if !sleep(ctx, rand.N(s.timing.hint)) {
+			if !backoff.Sleep(ctx, rand.N(s.timing.hint)) {
 				break
 			}
 			for len(s.hints) > 0 {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/nationtech/harmony-fleet/agent/backoff"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
@@ -175,7 +176,7 @@ func (s *session) send(ctx context.Context, l letter) {
 		return // the connection ended: the value stays unsent
 	}
 	failures := s.outbox.failed(l, func(failures int) time.Time {
-		return time.Now().Add(s.timing.retry + fullJitter(failures, s.timing.retry, s.timing.retryMax))
+		return time.Now().Add(s.timing.retry + backoff.FullJitter(failures, s.timing.retry, s.timing.retryMax))
 	})
 	if failures == 1 {
 		s.Log.Error(err, "broker did not take a value, trying again until it does", "subject", l.subject)

@@ -131,20 +131,3 @@ func TestEach(t *testing.T) {
 		t.Errorf("each(): %v, %d done, %d at a time", err, done.Load(), most.Load())
 	}
 }
-
-func TestJitter(t *testing.T) {
-	var least, most time.Duration = time.Hour, 0
-	for range 2000 {
-		d := fullJitter(3, time.Second, 30*time.Second)
-		least, most = min(least, d), max(most, d)
-		if beat := jittered(30 * time.Second); beat < 27*time.Second || beat > 33*time.Second {
-			t.Fatalf("jittered(30s) = %s", beat)
-		}
-	}
-	if least > time.Second || most < 7*time.Second || most > 8*time.Second {
-		t.Errorf("fullJitter(3, 1s, 30s) drew from %s to %s, want 0s to 8s", least, most)
-	}
-	if d := doubled(1000, time.Second, 30*time.Second); d != 30*time.Second {
-		t.Errorf("doubled(1000) = %s", d)
-	}
-}

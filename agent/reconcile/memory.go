@@ -3,6 +3,7 @@ package reconcile
 import (
 	"time"
 
+	"github.com/nationtech/harmony-fleet/agent/backoff"
 	"github.com/nationtech/harmony-fleet/apis/score"
 )
 
@@ -207,7 +208,7 @@ func delay(n int) time.Duration {
 	if n == 0 {
 		return 0
 	}
-	return min(maxDelay, firstDelay<<min(n-1, 10))
+	return backoff.Doubled(n-1, firstDelay, maxDelay)
 }
 
 func secondsOr(seconds, or int32) time.Duration {

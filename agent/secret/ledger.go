@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nationtech/harmony-fleet/agent/backoff"
 	"github.com/nationtech/harmony-fleet/agent/podman"
 	"github.com/nationtech/harmony-fleet/agent/reconcile"
 	"github.com/nationtech/harmony-fleet/agent/store"
@@ -237,7 +238,7 @@ func (l *ledger) again(e *entry, at moment) {
 // wait is the one before the next try after so many failures, half of it left to
 // chance.
 func wait(failures int, chance float64) time.Duration {
-	most := min(retryFirst<<min(failures-1, 10), retryMost)
+	most := backoff.Doubled(failures-1, retryFirst, retryMost)
 	return most/2 + time.Duration(chance*float64(most/2))
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/nationtech/harmony-fleet/agent/backoff"
 	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 )
 
@@ -110,7 +111,7 @@ func (s *Source) Token(ctx context.Context) (string, error) {
 // token. With each one that is refused too it is so less often: then it is not the
 // token that is wrong.
 func (s *Source) replace(now time.Time) bool {
-	return s.doubted && now.Sub(s.held.got) > doubled(s.refusals-1, pause, doubtMost)
+	return s.doubted && now.Sub(s.held.got) > backoff.Doubled(s.refusals-1, pause, doubtMost)
 }
 
 // Refused tells that the broker did not take the token. It may have been revoked,
@@ -134,10 +135,10 @@ func (s *Source) Renewed(ctx context.Context, than string) bool {
 			return true
 		}
 		if failures > 0 {
-			bound := doubled(failures-1, retryFirst, retryMost)
+			bound := backoff.Doubled(failures-1, retryFirst, retryMost)
 			wait = max(wait, bound/2+rand.N(bound/2))
 		}
-		if !sleep(ctx, wait) {
+		if !backoff.Sleep(ctx, wait) {
 			return false
 		}
 		if s.refresh(ctx) {
@@ -231,20 +232,3 @@ func (s *Source) corrected(q question) bool {
 }
 
 func apart(a, b time.Time) time.Duration { return a.Sub(b).Abs() }
-
-// doubled is first, doubled times often, and at most most.
-func doubled(times int, first, most time.Duration) time.Duration {
-	return min(first<<min(max(times, 0), 16), most)
-}
-
-// sleep waits for d; it is false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
