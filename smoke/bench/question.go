@@ -177,9 +177,10 @@ func (a *asker) pace(ctx context.Context, questions []question, perSecond float6
 	answers := make([][]byte, len(questions))
 	failures := make([]error, len(questions))
 	var work sync.WaitGroup
-	due := time.Now()
+	next := time.Now()
 	for i, q := range questions {
-		due = due.Add(time.Duration(random.ExpFloat64() / perSecond * float64(time.Second)))
+		next = next.Add(time.Duration(random.ExpFloat64() / perSecond * float64(time.Second)))
+		due := next
 		time.Sleep(time.Until(due))
 		work.Go(func() {
 			answers[i], failures[i] = a.ask(ctx, q)
