@@ -188,32 +188,32 @@ func unavailable(format string, values ...any) *reconcile.Failure {
 
 // Version is podman's own version.
 func (c *Client) Version(ctx context.Context) (string, error) {
-	var version struct{ Version string }
-	_, err := c.do(ctx, call{doing: "asking for the version", method: http.MethodGet, path: "/version"}, &version)
-	return version.Version, err
+	v, err := c.version(ctx)
+	return v.Version, err
 }
 
-// info is what podman tells of the host.
-type info struct {
-	Host struct {
-		Arch string `json:"arch"`
-	} `json:"host"`
-	Store struct {
-		GraphRoot string `json:"graphRoot"`
-		Allocated uint64 `json:"graphRootAllocated"`
-	} `json:"store"`
+// version is what podman tells of itself.
+type version struct {
+	Version string
+	Arch    string // of the host, as Go has it
 }
 
-func (c *Client) info(ctx context.Context) (info, error) {
-	var i info
-	_, err := c.do(ctx, call{doing: "asking for the host", method: http.MethodGet, path: "/info"}, &i)
-	return i, err
+func (c *Client) version(ctx context.Context) (v version, err error) {
+	_, err = c.do(ctx, call{doing: "asking for the version", method: http.MethodGet, path: "/version"}, &v)
+	return v, err
 }
 
-// DiskBytes is the size of the file system that holds images and containers.
+// DiskBytes is the size of the file system that holds images and containers. To
+// tell it podman looks all of the host over: on Debian it asks dpkg for the packages
+// of several programs, so it is not for every day.
 func (c *Client) DiskBytes(ctx context.Context) (uint64, error) {
-	i, err := c.info(ctx)
-	return i.Store.Allocated, err
+	var info struct {
+		Store struct {
+			Allocated uint64 `json:"graphRootAllocated"`
+		} `json:"store"`
+	}
+	_, err := c.do(ctx, call{doing: "asking for the host", method: http.MethodGet, path: "/info"}, &info)
+	return info.Store.Allocated, err
 }
 
 // Close lets go of idle connections. The client may be used again.

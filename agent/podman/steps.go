@@ -73,14 +73,14 @@ func (c *Client) pull(ctx context.Context, image string) error {
 	if _, err := c.do(ctx, call{doing: "looking at image " + image, method: http.MethodGet, path: "/images/%s/json", names: []string{image}}, &found); err != nil {
 		return err
 	}
-	host, err := c.info(ctx)
+	host, err := c.version(ctx)
 	if err != nil {
 		return err
 	}
-	if found.Os != "linux" || !runs(host.Host.Arch, found.Architecture) {
+	if found.Os != "linux" || !runs(host.Arch, found.Architecture) {
 		return &reconcile.Failure{
 			Reason:  reconcile.ReasonWrongArchitecture,
-			Message: fmt.Sprintf("image %s is for %s/%s, this device is linux/%s", image, found.Os, found.Architecture, host.Host.Arch),
+			Message: fmt.Sprintf("image %s is for %s/%s, this device is linux/%s", image, found.Os, found.Architecture, host.Arch),
 		}
 	}
 	return nil
