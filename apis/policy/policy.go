@@ -1,7 +1,7 @@
 // Package policy is what is decided of one device in the store of policies: that
 // it exists, which labels it may claim, with which key of its own and from where
-// it may connect. The auth callout and the operator read it; a device can neither
-// read nor write it.
+// it may connect; and how that key gets there, by a token that works once. The auth
+// callout and the operator read it; a device can neither read nor write it.
 //
 // It is plain values and pure functions; where policies are kept is the business
 // of the programs.
