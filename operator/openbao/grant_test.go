@@ -8,6 +8,7 @@ import (
 
 	"github.com/openbao/openbao/api/v2"
 
+	"github.com/nationtech/harmony-fleet/apis/policy"
 	"github.com/nationtech/harmony-fleet/apis/secret"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/operator/openbao"
@@ -32,7 +33,7 @@ func newDevices(t *testing.T) *devices {
 	t.Cleanup(d.provider.Stop)
 	d.admin, err = d.server.Client(d.server.RootToken())
 	d.must(err)
-	d.must(d.server.WritePolicy(t.Context(), "fleet-callout", server.ProgramRules+secret.OperatorRules()))
+	d.must(d.server.WritePolicy(t.Context(), "fleet-callout", policy.ReaderRules("fleet")+secret.OperatorRules()))
 	d.must(d.server.WritePolicy(t.Context(), secret.DevicePolicy, secret.DeviceRules("fleet")))
 	d.accessor, err = d.server.EnableJWT(t.Context(), "jwt", server.Issuer{PublicKeys: []string{string(d.provider.PublicKeyPEM())}})
 	d.must(err)

@@ -23,7 +23,6 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/operator/program"
 	"github.com/nationtech/harmony-fleet/smoke/oidc"
-	"github.com/nationtech/harmony-fleet/smoke/openbao"
 )
 
 func TestMain(m *testing.M) {
@@ -97,8 +96,8 @@ func TestGuide(t *testing.T) {
 func (g *guide) checkPolicies() {
 	g.Helper()
 	for name, want := range map[string]string{
-		"fleet-callout": openbao.ProgramRules, "fleet-operator": openbao.ProgramRules + secret.OperatorRules(),
-		"fleet-people": openbao.PeopleRules, secret.DevicePolicy: secret.DeviceRules("fleet"),
+		"fleet-callout": policy.CalloutRules("fleet"), "fleet-operator": policy.ReaderRules("fleet") + secret.OperatorRules(),
+		"fleet-people": policy.PeopleRules("fleet"), secret.DevicePolicy: secret.DeviceRules("fleet"),
 	} {
 		got, err := g.admin.Sys().GetPolicyWithContext(g.Context(), name)
 		g.must(err)

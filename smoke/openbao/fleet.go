@@ -22,22 +22,6 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
-// ProgramRules are what OpenBao permits the callout and the operator, which has
-// those of package secret too, and PeopleRules whoever enrols and revokes devices.
-// The documentation has the same.
-const (
-	ProgramRules = `path "fleet/data/devices/*"    { capabilities = ["read"] }
-path "fleet/metadata/revoked/" { capabilities = ["list"] }
-`
-	PeopleRules = `path "fleet/data/devices/*"     { capabilities = ["create", "read", "update", "delete"] }
-path "fleet/data/revoked/*"     { capabilities = ["create", "read", "update"] }
-path "fleet/metadata/devices/"  { capabilities = ["list"] }
-path "fleet/metadata/revoked/"  { capabilities = ["list"] }
-path "fleet/metadata/devices/*" { capabilities = ["delete"] }
-path "fleet/metadata/revoked/*" { capabilities = ["delete"] }
-`
-)
-
 // What stands for Kubernetes, which issues the tokens of service accounts.
 const (
 	accountIssuer   = "https://kubernetes.default.svc"
@@ -81,9 +65,9 @@ func (f *Fleet) Program(ctx context.Context, role, dir string) (config.OpenBaoSe
 	section := f.layout
 	section.LoginRole, section.LoginTokenFile = role, filepath.Join(dir, role+".token")
 	subject := "system:serviceaccount:fleet-system:" + role
-	rules := ProgramRules
+	rules := policy.CalloutRules(f.layout.Mount)
 	if role == config.OperatorDefaults().OpenBao.LoginRole {
-		rules += secret.OperatorRules()
+		rules = policy.ReaderRules(f.layout.Mount) + secret.OperatorRules()
 	}
 	if err := f.WritePolicy(ctx, role, rules); err != nil {
 		return section, err
@@ -123,7 +107,7 @@ func (f *Fleet) accountToken(subject string) (string, error) {
 // Person returns the token of somebody who enrols and revokes devices.
 func (f *Fleet) Person(ctx context.Context) (string, error) {
 	const people = "fleet-people"
-	if err := f.WritePolicy(ctx, people, PeopleRules); err != nil {
+	if err := f.WritePolicy(ctx, people, policy.PeopleRules(f.layout.Mount)); err != nil {
 		return "", err
 	}
 	admin, err := f.admin()
