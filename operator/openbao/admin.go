@@ -2,7 +2,6 @@ package openbao
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,13 +18,17 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
+// RevokedWithin is the time in which every program that runs has read of a
+// revocation and cut off who is revoked, with room to spare.
+const RevokedWithin = 2*revokedInterval + time.Second
+
 // adminTimeout bounds one exchange of a person.
 const adminTimeout = 15 * time.Second
 
-// Admin reads what is kept of devices, as the person whose token it has.
+// Admin changes what is kept of devices, as the person whose token it has.
 type Admin struct {
 	client *api.Client
-	mount  string
+	kv     kv
 }
 
 // NewAdmin takes the person's token and what else there is to know from where
@@ -61,7 +64,9 @@ func NewAdmin(address, mount string) (*Admin, error) {
 		}
 		client.SetToken(token)
 	}
-	return &Admin{client: client, mount: mount}, nil
+	a := &Admin{client: client}
+	a.kv = kv{client: client, mount: mount, call: a.call}
+	return a, nil
 }
 
 // savedToken is the token that OpenBao's command saved at the last login.
@@ -81,48 +86,95 @@ func savedToken() (string, error) {
 	return strings.TrimSpace(string(data)), nil
 }
 
+// call does one exchange, and says of a refusal what it may mean.
+func (a *Admin) call(ctx context.Context, do func(context.Context) (*api.Secret, error)) (*api.Secret, error) {
+	secret, err := do(ctx)
+	var refused *api.ResponseError
+	if errors.As(err, &refused) && refused.StatusCode == http.StatusForbidden {
+		return nil, fmt.Errorf("your token for OpenBao has expired, or lacks a right that docs/enrolment.md lists (log in with `bao login`): %w", err)
+	}
+	return secret, err
+}
+
 // Close ends idle connections.
 func (a *Admin) Close() { a.client.CloneConfig().HttpClient.CloseIdleConnections() }
 
-// Records of a device as they are now. It fails with policy.ErrMalformed when
-// they cannot be read.
-func (a *Admin) Records(ctx context.Context, id wire.DeviceID) (policy.Records, error) {
-	var r policy.Records
-	_, decided, err := a.read(ctx, "devices/"+string(id))
-	if err != nil {
-		return r, fmt.Errorf("reading the policy of %q: %w", id, err)
+// Who is the person, as OpenBao shows it; "" when the token may not ask.
+func (a *Admin) Who(ctx context.Context) string {
+	secret, err := a.client.Auth().Token().LookupSelfWithContext(ctx)
+	if err != nil || secret == nil {
+		return ""
 	}
-	if decided != nil {
-		p, err := policy.Decode(decided)
-		if err != nil {
-			return r, fmt.Errorf("device %q: %w", id, err)
-		}
-		r.Policy = &p
-	}
-	listed, revocation, err := a.read(ctx, "revoked/"+string(id))
-	if err != nil {
-		return r, fmt.Errorf("reading whether %q is revoked: %w", id, err)
-	}
-	if listed { // whatever it is, and deleted or not
-		read := policy.DecodeRevocation(revocation)
-		r.Revocation = &read
-	}
-	return r, nil
+	name, _ := secret.Data["display_name"].(string)
+	return name
 }
 
-// read asks for what is at a path of the engine now, and whether it is there at
-// all: what is deleted has no data, and stays until its metadata is.
-func (a *Admin) read(ctx context.Context, path string) (there bool, data []byte, err error) {
-	found, err := a.client.Logical().ReadWithContext(ctx, a.mount+"/data/"+path)
-	var refused *api.ResponseError
-	if errors.As(err, &refused) && refused.StatusCode == http.StatusForbidden {
-		return false, nil, fmt.Errorf("your token for OpenBao has expired, or may not read %s/data/%s (log in with `bao login`): %w", a.mount, path, err)
+// Records of a device as they are now. It fails with policy.ErrMalformed when
+// they cannot be read, and tells all the same whether the device is revoked.
+func (a *Admin) Records(ctx context.Context, id wire.DeviceID) (policy.Records, error) {
+	found, err := a.kv.read(ctx, revoked+string(id))
+	if err != nil {
+		return policy.Records{}, fmt.Errorf("reading whether %q is revoked: %w", id, err)
 	}
-	if err != nil || found == nil {
-		return false, nil, err
+	r, err := a.kv.records(ctx, id)
+	if found.version > 0 { // whatever it is, and deleted or not: it is listed
+		revocation := policy.DecodeRevocation(found.data)
+		r.Revocation, r.RevocationVersion = &revocation, found.version
 	}
-	if found.Data["data"] != nil {
-		data, err = json.Marshal(found.Data["data"])
+	return r, err
+}
+
+// PutPolicy writes a policy, if its version is still that of Records. It fails
+// with policy.ErrChanged.
+func (a *Admin) PutPolicy(ctx context.Context, id wire.DeviceID, p policy.Policy, version int) error {
+	return a.kv.putPolicy(ctx, id, p, version)
+}
+
+// DestroyPolicy removes the policy with all its versions, for good. Their number
+// stays, so that nobody who has read an older one can write it again.
+func (a *Admin) DestroyPolicy(ctx context.Context, id wire.DeviceID, version int) error {
+	if version == 0 { // there never was one
+		return nil
 	}
-	return true, data, err
+	var versions []int
+	for v := range version {
+		versions = append(versions, v+1)
+	}
+	_, err := a.call(ctx, func(ctx context.Context) (*api.Secret, error) {
+		return a.client.Logical().WriteWithContext(ctx, a.kv.mount+"/destroy/"+devices+string(id), map[string]any{"versions": versions})
+	})
+	if err != nil {
+		return fmt.Errorf("removing the policy of %q: %w", id, err)
+	}
+	return nil
+}
+
+// PutEnrolment keeps a token. It fails with policy.ErrChanged when there is one.
+func (a *Admin) PutEnrolment(ctx context.Context, id wire.DeviceID, e policy.Enrolment) error {
+	if err := a.kv.write(ctx, enrolments+string(id), e, 0); err != nil {
+		return fmt.Errorf("writing the enrolment of %q: %w", id, err)
+	}
+	return nil
+}
+
+// DropEnrolment makes the token of a device useless.
+func (a *Admin) DropEnrolment(ctx context.Context, id wire.DeviceID) error {
+	return a.kv.dropEnrolment(ctx, id)
+}
+
+// PutRevocation revokes a device, if the version of its revocation is still that
+// of Records. It fails with policy.ErrChanged.
+func (a *Admin) PutRevocation(ctx context.Context, id wire.DeviceID, r policy.Revocation, version int) error {
+	if err := a.kv.write(ctx, revoked+string(id), r, version); err != nil {
+		return fmt.Errorf("revoking %q: %w", id, err)
+	}
+	return nil
+}
+
+// DropRevocation ends the revocation of a device.
+func (a *Admin) DropRevocation(ctx context.Context, id wire.DeviceID) error {
+	if err := a.kv.erase(ctx, revoked+string(id)); err != nil {
+		return fmt.Errorf("ending the revocation of %q: %w", id, err)
+	}
+	return nil
 }

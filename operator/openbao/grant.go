@@ -21,7 +21,7 @@ var ErrNoEntity = errors.New("OpenBao has no entity of the device")
 // already. It fails with ErrNoEntity for a device that should read some and cannot
 // log in.
 func (s *Store) Grant(ctx context.Context, id wire.DeviceID, refs []secret.Ref) (over int, err error) {
-	path := "identity/entity/name/" + secret.EntityName(id)
+	path := entityPath(id)
 	entity, err := s.call(ctx, func(ctx context.Context) (*api.Secret, error) { return s.client.Logical().ReadWithContext(ctx, path) })
 	if err != nil {
 		return 0, fmt.Errorf("reading what device %q may read: %w", id, err)

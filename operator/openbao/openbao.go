@@ -1,15 +1,16 @@
-// Package openbao reads the policies of devices from OpenBao: a policy when it is
-// asked for, and every few seconds who is revoked. What it has read it remembers,
-// so that an outage of OpenBao cuts no known device off for a stated time. And it
-// writes which secrets a device may read.
+// Package openbao keeps the policies of devices in OpenBao. A Store is for the
+// programs of the cluster: it reads a policy when it is asked for, and every few
+// seconds who is revoked. What it has read it remembers, so that an outage of
+// OpenBao cuts no known device off for a stated time. And it writes which secrets
+// a device may read. An Admin acts for a person, remembers nothing, and may do
+// what that person may.
 //
-// It decides nothing, reads no secret, and never takes an answer that did not come
-// for a "no".
+// The package decides nothing, reads no secret, and never takes an answer that did
+// not come for a "no".
 package openbao
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -29,9 +30,9 @@ import (
 const (
 	// maxAge is how long a policy is used without reading it again.
 	maxAge = 30 * time.Second
-	// absentAge is how long it is remembered that there is no policy: not long,
-	// because the device may just be enrolled.
-	absentAge = 2 * time.Second
+	// recentAge is how long it is remembered that there is no policy, or that it is
+	// not the one that the device needs: not long, because it may just join.
+	recentAge = 2 * time.Second
 	// revokedInterval is the time between two looks at who is revoked.
 	revokedInterval = 2 * time.Second
 	// requestTimeout bounds one exchange.
@@ -54,6 +55,7 @@ type Options struct {
 type Store struct {
 	options Options
 	client  *api.Client
+	kv      kv
 	known   *cache.LRUExpireCache // answers by device id
 
 	login   sync.Mutex // held while logging in
@@ -86,7 +88,9 @@ func New(o Options) (*Store, error) {
 		return nil, fmt.Errorf("openbao: %w", err)
 	}
 	client.ClearToken()
-	return &Store{options: o, client: client, known: cache.NewLRUExpireCacheWithClock(maxKnown, clock(o.Now))}, nil
+	s := &Store{options: o, client: client, known: cache.NewLRUExpireCacheWithClock(maxKnown, clock(o.Now))}
+	s.kv = kv{client: client, mount: o.Config.Mount, call: s.call}
+	return s, nil
 }
 
 // clock tells the cache the time.
@@ -98,6 +102,16 @@ func (c clock) Now() time.Time { return c() }
 // Policy of a device. It fails with policy.ErrNone, policy.ErrRevoked or
 // policy.ErrMalformed when that is certain.
 func (s *Store) Policy(ctx context.Context, id wire.DeviceID) (policy.Policy, error) {
+	return s.policy(ctx, id, maxAge)
+}
+
+// Recent is Policy as it was within the last two seconds, where OpenBao answers.
+func (s *Store) Recent(ctx context.Context, id wire.DeviceID) (policy.Policy, error) {
+	return s.policy(ctx, id, recentAge)
+}
+
+// policy reads again what is older than age.
+func (s *Store) policy(ctx context.Context, id wire.DeviceID, age time.Duration) (policy.Policy, error) {
 	spared, err := s.admits(id)
 	if err != nil {
 		return policy.Policy{}, err
@@ -105,7 +119,7 @@ func (s *Store) Policy(ctx context.Context, id wire.DeviceID) (policy.Policy, er
 	var held answer
 	if found, ok := s.known.Get(id); ok {
 		held = found.(answer)
-		if spared || s.options.Now().Sub(held.read) < maxAge {
+		if spared || s.options.Now().Sub(held.read) < age {
 			return held.policy, held.err
 		}
 	}
@@ -119,7 +133,7 @@ func (s *Store) Policy(ctx context.Context, id wire.DeviceID) (policy.Policy, er
 	}
 	keep := time.Duration(s.options.Config.MaxStale)
 	if fresh.err != nil {
-		keep = absentAge
+		keep = recentAge
 	}
 	s.known.Add(id, fresh, keep)
 	return fresh.policy, fresh.err
@@ -142,20 +156,15 @@ func (s *Store) admits(id wire.DeviceID) (spared bool, err error) {
 
 // read asks for the policy of a device.
 func (s *Store) read(ctx context.Context, id wire.DeviceID) (answer, error) {
-	path := s.options.Config.Mount + "/data/devices/" + string(id)
-	secret, err := s.call(ctx, func(ctx context.Context) (*api.Secret, error) { return s.client.Logical().ReadWithContext(ctx, path) })
+	found, err := s.kv.read(ctx, devices+string(id))
 	if err != nil {
 		return answer{}, fmt.Errorf("reading the policy of %q: %w", id, err)
 	}
 	a := answer{read: s.options.Now(), err: policy.ErrNone}
-	if secret == nil || secret.Data["data"] == nil { // deleted, or never there
-		return a, nil
+	if found.data != nil {
+		a.policy, a.err = policy.Decode(found.data)
 	}
-	data, err := json.Marshal(secret.Data["data"])
-	if err == nil {
-		a.policy, a.err = policy.Decode(data)
-	}
-	return a, err
+	return a, nil
 }
 
 // Run keeps up with who is revoked, until ctx ends, and calls cut with those who
@@ -177,9 +186,9 @@ func (s *Store) Run(ctx context.Context, cut func([]wire.DeviceID)) {
 	}
 }
 
-// list reads who is revoked and returns those who were not before. A device that
-// is named in a way that no device can be is left out.
-func (s *Store) list(ctx context.Context) (anew []wire.DeviceID, err error) {
+// readRevoked asks who is revoked. A device that is named in a way that no device
+// can be is left out.
+func (s *Store) readRevoked(ctx context.Context) (map[wire.DeviceID]bool, error) {
 	path := s.options.Config.Mount + "/metadata/revoked"
 	secret, err := s.call(ctx, func(ctx context.Context) (*api.Secret, error) { return s.client.Logical().ListWithContext(ctx, path) })
 	if err != nil {
@@ -195,12 +204,23 @@ func (s *Store) list(ctx context.Context) (anew []wire.DeviceID, err error) {
 			}
 		}
 	}
+	return revoked, nil
+}
+
+// list reads who is revoked and returns those who were not before. What was read
+// of them is forgotten: the policy that lets them in again is another one.
+func (s *Store) list(ctx context.Context) (anew []wire.DeviceID, err error) {
+	revoked, err := s.readRevoked(ctx)
+	if err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id := range revoked {
 		if !s.revoked[id] {
 			anew = append(anew, id)
 		}
+		s.known.Remove(id)
 	}
 	if s.problem != "" {
 		s.options.Log.Info("OpenBao answers again")
