@@ -1,7 +1,8 @@
 // Package callout decides for the broker who may connect, and as what: it checks
 // the bearer's token or key, asks the device's policy, and answers with a user of
 // the right account that has exactly the permissions of package wire, for as long
-// as the proof is good.
+// as the proof is good. A device that brings a token of enrolment gets its key
+// written into its policy, once.
 //
 // Who must not connect is denied, with the reason in the log and not on the wire.
 // When it cannot be found out, because the provider or the store of policies is
@@ -39,10 +40,13 @@ const decisionTimeout = 5 * time.Second
 // that is there sooner waits in vain until the broker gives its login up.
 const maxWait = 500 * time.Millisecond
 
-// Options of a Service; all are needed.
+// Options of a Service; all are needed, unless they say otherwise.
 type Options struct {
 	Config   config.CalloutConfig
 	Policies Policies
+	// Enrolments lets devices in that bring a token of enrolment; nil lets none in
+	// by one.
+	Enrolments Enrolments
 	// Provider is the client for the provider of tokens.
 	Provider *http.Client
 	Log      logr.Logger
@@ -74,7 +78,8 @@ func New(o Options) (*Service, error) {
 	return &Service{
 		options: o, xkey: xkey, metrics: newMetrics(), lines: rate.NewLimiter(20, 100),
 		judge: &judge{
-			config: o.Config, tokens: newTokens(o.Config.OIDC, o.Provider, o.Now), policies: o.Policies, issuer: issuer, now: o.Now,
+			config: o.Config, tokens: newTokens(o.Config.OIDC, o.Provider, o.Now), policies: o.Policies, issuer: issuer, now: o.Now, log: o.Log,
+			enrolments: o.Enrolments, joins: rate.NewLimiter(joinRate, joinBurst),
 			known: cache.NewLRUExpireCacheWithClock(maxKnown, clock(o.Now)),
 		},
 	}, nil

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
+	"golang.org/x/time/rate"
 	"k8s.io/apimachinery/pkg/util/cache"
 
 	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
@@ -28,8 +30,12 @@ type judge struct {
 	config   config.CalloutConfig
 	tokens   *tokens
 	policies Policies
-	issuer   nkeys.KeyPair
-	now      func() time.Time
+	// enrolments is nil where nobody is enrolled; joins bounds how often it is asked.
+	enrolments Enrolments
+	joins      *rate.Limiter
+	issuer     nkeys.KeyPair
+	now        func() time.Time
+	log        logr.Logger
 	// known has identities of verified tokens until they expire, by the hash of
 	// the token: a fleet that comes back brings the tokens that it had.
 	known *cache.LRUExpireCache
@@ -39,6 +45,8 @@ type judge struct {
 type proven struct {
 	Identity
 	nkey string // the device's own key; "" when a token proved it
+	// joins says that it was enrolled by this very request, so its policy was read.
+	joins bool
 }
 
 // decide answers one request of the broker. It fails with ErrDenied, or because it
@@ -52,7 +60,7 @@ func (j *judge) decide(ctx context.Context, request *jwt.AuthorizationRequest) (
 	if err != nil {
 		return p.Identity, "", err
 	}
-	if p.Role == RoleDevice {
+	if p.Role == RoleDevice && !p.joins {
 		if err := j.consult(ctx, p, request.ClientInformation.Host); err != nil {
 			return p.Identity, "", err
 		}
@@ -69,9 +77,12 @@ func (j *judge) decide(ctx context.Context, request *jwt.AuthorizationRequest) (
 	return p.Identity, user, err
 }
 
-// prove finds out who asks: by a token, or by the key of a device.
+// prove finds out who asks: by a token of the provider, by the key of a device, or
+// by both a token of enrolment and the key to enrol.
 func (j *judge) prove(ctx context.Context, request *jwt.AuthorizationRequest) (proven, error) {
 	switch o := request.ConnectOptions; {
+	case policy.IsToken(o.Token):
+		return j.proveByEnrolment(ctx, request)
 	case o.Token != "" && o.Nkey != "":
 		return proven{}, denied("a token and a key: want one of them")
 	case o.Token != "":
@@ -117,6 +128,9 @@ func (j *judge) proveKey(o jwt.ConnectOptions, nonce string) (proven, error) {
 // consult asks the device's policy whether it may connect from that address.
 func (j *judge) consult(ctx context.Context, p proven, address string) error {
 	decided, err := j.policies.Policy(ctx, p.Device)
+	if err == nil && p.nkey != "" && p.nkey != decided.NKey && j.enrolments != nil {
+		decided, err = j.enrolments.Recent(ctx, p.Device)
+	}
 	switch {
 	case errors.Is(err, policy.ErrNone), errors.Is(err, policy.ErrRevoked), errors.Is(err, policy.ErrMalformed):
 		return denied("device %q: %v", p.Device, err)

@@ -42,7 +42,8 @@ func main() {
 const help = `fleet-callout decides for the NATS broker who may connect, and as what.
 
 A device brings a token of the OpenID provider, or signs with a key of its own;
-people and the operator bring tokens. The device's policy is read from OpenBao,
+people and the operator bring tokens. A device that joins brings a token of
+enrolment, and its key is written into its policy, once. The device's policy is read from OpenBao,
 and so is which devices are revoked: their connections are cut within seconds.
 Any number of replicas may run.
 
@@ -88,7 +89,7 @@ func run(cmd *cobra.Command, c config.CalloutConfig) error {
 	if err != nil {
 		return err
 	}
-	service, err := callout.New(callout.Options{Config: c, Policies: policies, Provider: provider, Log: log, Now: time.Now})
+	service, err := callout.New(callout.Options{Config: c, Policies: policies, Enrolments: policies, Provider: provider, Log: log, Now: time.Now})
 	if err != nil {
 		return err
 	}

@@ -85,9 +85,9 @@ func TestExampleIsComplete(t *testing.T) {
 // and OpenBao.
 type site struct {
 	*testing.T
-	broker   *broker.Broker
-	auth     *auth.Auth
-	replicas int
+	broker *broker.Broker
+	auth   *auth.Auth
+	logs   []string // files, one of each replica
 }
 
 func newSite(t *testing.T) *site {
@@ -117,9 +117,9 @@ func (s *site) must(err error) {
 // start runs a replica and returns when it is ready.
 func (s *site) start() *process.Process {
 	s.Helper()
-	s.replicas++
-	file, readyURL, err := s.auth.Replica(fmt.Sprint("callout-", s.replicas))
+	file, readyURL, err := s.auth.Replica(fmt.Sprint("callout-", len(s.logs)+1))
 	s.must(err)
+	s.logs = append(s.logs, file+".log")
 	p, err := process.Start(process.Spec{Path: binary, Args: []string{"--config", file}, Log: file + ".log"})
 	s.must(err)
 	s.Cleanup(func() {
