@@ -48,20 +48,48 @@ func password(to Target) (string, error) {
 // keyLogin names the device and its key, and signs what the broker asks for. The
 // key stays here.
 func keyLogin(to Target) ([]nats.Option, error) {
-	file := to.Credentials.SeedFile
-	data, err := os.ReadFile(file)
+	pair, public, err := readKey(to.Credentials.SeedFile)
 	if err != nil {
-		return nil, fmt.Errorf("reading [credentials] seed_file: %w", err)
-	}
-	pair, err := nkeys.ParseDecoratedNKey(data)
-	if err != nil {
-		return nil, fmt.Errorf("[credentials] seed_file: %s does not hold the seed of a user nkey (SU…)", file)
-	}
-	public, err := pair.PublicKey()
-	if err != nil {
-		return nil, fmt.Errorf("[credentials] seed_file: %s: %w", file, err)
+		return nil, fmt.Errorf("[credentials] seed_file: %w", err)
 	}
 	return []nats.Option{nats.UserInfo(string(to.Device), ""), nats.Nkey(public, pair.Sign)}, nil
+}
+
+// readKey reads a file with the seed of a user nkey.
+func readKey(file string) (pair nkeys.KeyPair, public string, err error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, "", err
+	}
+	pair, err = nkeys.ParseDecoratedNKey(data)
+	if err != nil {
+		return nil, "", fmt.Errorf("%s does not hold the seed of a user nkey (SU…)", file)
+	}
+	public, err = pair.PublicKey()
+	if err != nil {
+		return nil, "", fmt.Errorf("%s: %w", file, err)
+	}
+	return pair, public, nil
+}
+
+// NewKey makes a key for a device to log in with. What it returns is the whole of
+// it, for a file that nobody else can read.
+func NewKey() (seed []byte, err error) {
+	pair, err := nkeys.CreateUser()
+	if err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	if seed, err = pair.Seed(); err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	return append(seed, '\n'), nil
+}
+
+// PublicKey is the public part of the key in a file. Errors name the file, and
+// nothing that is in it.
+func PublicKey(file string) (string, error) {
+	_, public, err := readKey(file)
+	return public, err
 }
 
 // who is the login in words, and why it may have been refused.

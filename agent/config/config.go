@@ -47,21 +47,26 @@ func Path() string {
 // is well-formed and not allowed.
 func Load(path string) (v1alpha1.AgentConfig, error) {
 	cfg := v1alpha1.AgentDefaults()
-	dropIns, err := filepath.Glob(filepath.Join(filepath.Dir(path), "conf.d", "*.toml"))
-	if err != nil {
-		return cfg, fmt.Errorf("listing conf.d beside %q: %w", path, err)
-	}
-	var errs []error
-	for _, file := range append([]string{path}, dropIns...) {
-		errs = append(errs, overlay(file, &cfg))
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(overlay(path, &cfg), overlayDropIns(path, &cfg)); err != nil {
 		return cfg, err
 	}
 	if err := errors.Join(cfg.Validate(), validateLabels(cfg.Labels)); err != nil {
 		return cfg, fmt.Errorf("%s: %w", path, err)
 	}
 	return cfg, nil
+}
+
+// overlayDropIns writes what the files of conf.d beside path say into cfg.
+func overlayDropIns(path string, cfg *v1alpha1.AgentConfig) error {
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(path), "conf.d", "*.toml"))
+	if err != nil {
+		return fmt.Errorf("listing conf.d beside %q: %w", path, err)
+	}
+	var errs []error
+	for _, file := range files {
+		errs = append(errs, overlay(file, cfg))
+	}
+	return errors.Join(errs...)
 }
 
 // overlay writes what one file says into cfg.

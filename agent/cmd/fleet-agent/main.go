@@ -32,6 +32,7 @@ Usage:
   fleet-agent [COMMAND] [--config FILE]
 
 Commands:
+  join     make this device one of a fleet; fleet-agent join --help says how.
   run      work until SIGTERM or SIGINT; the default. Containers keep running after it.
   check    try out the configuration, podman, the broker and OpenBao, and say what is wrong.
   status   show what runs here and why, also while the agent is down.
@@ -45,16 +46,22 @@ Exit codes: 0 all is well, 1 something is wrong, 2 the command line is wrong.
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	code := program{out: os.Stdout, err: os.Stderr}.run(ctx, os.Args[1:])
+	code := program{in: os.Stdin, out: os.Stdout, err: os.Stderr}.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
 }
 
-// program is where the output goes.
-type program struct{ out, err io.Writer }
+// program is where the input comes from and the output goes.
+type program struct {
+	in       io.Reader
+	out, err io.Writer
+}
 
 // run does what the arguments say and returns the exit code.
 func (p program) run(ctx context.Context, args []string) int {
+	if len(args) > 0 && args[0] == "join" {
+		return p.join(ctx, args[1:])
+	}
 	command, path, err := parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):

@@ -18,8 +18,9 @@ import (
 	"github.com/nationtech/harmony-fleet/smoke/programs"
 )
 
-// binary is the command under test, built once.
-var binary string
+// binary is the command under test, built once, and calloutBinary what decides
+// which devices join.
+var binary, calloutBinary string
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -31,8 +32,8 @@ func run(m *testing.M) int {
 		panic(err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	binary = filepath.Join(dir, "fleet-agent")
-	if err := programs.Build(context.Background(), dir, "v1.2.3", programs.Agent); err != nil {
+	binary, calloutBinary = filepath.Join(dir, "fleet-agent"), filepath.Join(dir, "fleet-callout")
+	if err := programs.Build(context.Background(), dir, "v1.2.3", programs.Agent, programs.Callout); err != nil {
 		panic(err)
 	}
 	return m.Run()

@@ -3,6 +3,8 @@ package v1alpha1
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
@@ -112,12 +114,27 @@ func (n NATSSection) Validate() error {
 	if len(n.URLs) == 0 {
 		return errors.New(`urls: at least one is needed, such as ["tls://nats.example.com:4222"]`)
 	}
-	for _, url := range n.URLs {
-		if !strings.HasPrefix(url, "nats://") && !strings.HasPrefix(url, "tls://") {
-			return fmt.Errorf("urls: %q must start with tls:// or nats://", url)
+	for _, address := range n.URLs {
+		if !strings.HasPrefix(address, "nats://") && !strings.HasPrefix(address, "tls://") {
+			return fmt.Errorf("urls: %q must start with tls:// or nats://", address)
 		}
-		if strings.Contains(url, ",") {
-			return fmt.Errorf("urls: %q is a list: write one URL per entry", url)
+		if strings.Contains(address, ",") {
+			return fmt.Errorf("urls: %q is a list: write one URL per entry", address)
+		}
+	}
+	return nil
+}
+
+// Encrypted fails for an address at which somebody on the way could read a secret.
+func (n NATSSection) Encrypted() error {
+	for _, address := range n.URLs {
+		u, err := url.Parse(address)
+		if err != nil || u.Host == "" || u.User != nil {
+			return fmt.Errorf(`%q must look like "tls://nats.example.com:4222"`, address)
+		}
+		host, err := netip.ParseAddr(u.Hostname())
+		if u.Scheme != "tls" && (err != nil || !host.IsLoopback()) {
+			return fmt.Errorf("%q must begin with tls://: the token is a secret, and nats:// is for loopback alone", address)
 		}
 	}
 	return nil
