@@ -74,7 +74,10 @@ logs also ask the fleet's broker:
   FLEET_NATS_URL            or --nats-url
   FLEET_NATS_USER           or --nats-user
   FLEET_NATS_PASSWORD_FILE  or --nats-password-file, or FLEET_NATS_PASSWORD
-  FLEET_NATS_CA_FILE        or --nats-ca-file, when the system does not trust it`,
+  FLEET_NATS_CA_FILE        or --nats-ca-file, when the system does not trust it
+
+enroll, re-enroll, revoke and remove decide who is of the fleet: they write to
+OpenBao, with your own token there.`,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl fleet"},
 		Version:       s.version,
 		SilenceErrors: true,
@@ -85,7 +88,8 @@ logs also ask the fleet's broker:
 	root.SetErr(s.ErrOut)
 	s.kube.AddFlags(root.PersistentFlags())
 	commands := []*cobra.Command{
-		newApply(s), newDevices(s), newStatus(s), newWhoami(s), newPing(s), newLogs(s), newVersion(s),
+		newApply(s), newDevices(s), newStatus(s), newWhoami(s), newPing(s), newLogs(s),
+		newEnroll(s), newReenroll(s), newRevoke(s), newRemove(s), newVersion(s),
 	}
 	for _, command := range commands {
 		command.RunE = classified(command.RunE)

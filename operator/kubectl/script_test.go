@@ -19,6 +19,7 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/policy"
 	"github.com/nationtech/harmony-fleet/apis/score"
+	"github.com/nationtech/harmony-fleet/apis/secret"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/smoke/broker"
 	"github.com/nationtech/harmony-fleet/smoke/kube"
@@ -59,12 +60,13 @@ func TestScripts(t *testing.T) {
 	f.createDevice(t, "dev-b", metav1.ConditionFalse, nil)
 	f.answer(t, "dev-a")
 	bao, person := policies(t)
+	f.bao = bao
 
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"report": f.report},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"report": f.report, "entity": f.entity},
 		Setup: func(env *testscript.Env) error {
 			namespace := "script-" + strings.ToLower(rand.Text()[:8])
 			env.Setenv("KUBECONFIG", plane.Kubeconfig())
@@ -104,6 +106,13 @@ func policies(t *testing.T) (bao *openbao.Fleet, person string) {
 	if err := bao.Revoke(t.Context(), "dev-b", "stolen"); err != nil {
 		t.Fatal(err)
 	}
+	root, err := bao.Client(bao.RootToken())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := root.Logical().WriteWithContext(t.Context(), "sys/auth/jwt", map[string]any{"type": "jwt"}); err != nil {
+		t.Fatal(err)
+	}
 	if person, err = bao.Person(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +123,7 @@ func policies(t *testing.T) (bao *openbao.Fleet, person string) {
 type fleet struct {
 	plane  *kube.ControlPlane
 	broker *broker.Broker
+	bao    *openbao.Fleet
 }
 
 func (f *fleet) createNamespace(name string) error {
@@ -230,4 +240,26 @@ func (f *fleet) report(ts *testscript.TestScript, _ bool, args []string) {
 	defer conn.Close()
 	_, err = conn.RequestWithContext(context.Background(), wire.DeviceStates.Subject(wire.DeploymentKey(device, id)), state)
 	ts.Check(err)
+}
+
+// entity is the script command `entity DEVICE NAME`: OpenBao knows the device by
+// that name at its login method, and permits it nothing.
+func (f *fleet) entity(ts *testscript.TestScript, absent bool, args []string) {
+	root, err := f.bao.Client(f.bao.RootToken())
+	ts.Check(err)
+	found, err := root.Logical().ReadWithContext(context.Background(), "identity/entity/name/"+secret.EntityName(wire.DeviceID(args[0])))
+	ts.Check(err)
+	if absent {
+		if found != nil {
+			ts.Fatalf("there is an entity: %v", found.Data)
+		}
+		return
+	}
+	if found == nil {
+		ts.Fatalf("there is no entity")
+	}
+	aliases, _ := found.Data["aliases"].([]any)
+	if len(aliases) != 1 || aliases[0].(map[string]any)["name"] != args[1] || found.Data["metadata"] != nil {
+		ts.Fatalf("it is %v", found.Data)
+	}
 }

@@ -106,11 +106,16 @@ func enrolled(id wire.DeviceID, found *v1alpha1.Device, records *policy.Records)
 func (c *cluster) device(ctx context.Context, id wire.DeviceID) (*v1alpha1.Device, error) {
 	found := &v1alpha1.Device{}
 	err := c.rest.Get().Resource(devices).Name(string(id)).Do(ctx).Into(found)
-	if apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse) {
+	if isAbsent(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, explain(err)
 	}
 	return found, nil
+}
+
+// isAbsent tells a resource that is not there from an API that is not.
+func isAbsent(err error) bool {
+	return apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse)
 }
