@@ -70,7 +70,7 @@ func (j *judge) decide(ctx context.Context, request *jwt.AuthorizationRequest) (
 		until = p.Expires
 	}
 	if until.Sub(j.now()) < minSession {
-		return p.Identity, "", denied("%q brings a proof that expires at %s", p.Name, p.Expires.UTC().Format(time.RFC3339))
+		return p.Identity, "", denied("%q brings a proof that expires at %s, and this clock shows %s", p.Name, written(p.Expires), written(j.now()))
 	}
 	s := session{name: p.Name, account: account, user: request.UserNkey, until: until, permissions: permissions}
 	user, err = s.encode(j.issuer)

@@ -14,7 +14,9 @@ import (
 const (
 	// maxToken bounds a token, in bytes: the broker takes hardly more.
 	maxToken = 16 << 10
-	// maxSkew is how far the clock of the provider may be ahead.
+	// maxSkew is how far the clock of the provider may be ahead of this one. One that
+	// is behind needs no tolerance while tokens last: devices replace them long
+	// before they expire.
 	maxSkew = time.Minute
 	// graceSession is how long a session lasts that began with a token that has
 	// expired: soon after the provider is back a fresh one is asked for.
@@ -79,17 +81,19 @@ func (t *tokens) identity(ctx context.Context, token string) (Identity, error) {
 func (t *tokens) inTime(ctx context.Context, id Identity, notBefore time.Time) (time.Time, error) {
 	now := t.now()
 	if notBefore.After(now.Add(maxSkew)) {
-		return time.Time{}, denied("token of %q is not valid before %s", id.Name, notBefore.UTC().Format(time.RFC3339))
+		return time.Time{}, denied("token of %q is not valid before %s, and this clock shows %s: set the clocks of provider and callout", id.Name, written(notBefore), written(now))
 	}
 	if now.Before(id.Expires) {
 		return id.Expires, nil
 	}
 	late := now.Sub(id.Expires)
 	if late > time.Duration(t.oidc.MaxStale) || t.keys.reachable(ctx) {
-		return time.Time{}, denied("token of %q expired at %s", id.Name, id.Expires.UTC().Format(time.RFC3339))
+		return time.Time{}, denied("token of %q expired at %s, and this clock shows %s", id.Name, written(id.Expires), written(now))
 	}
 	return now.Add(min(graceSession, time.Duration(t.oidc.MaxStale)-late)), nil
 }
+
+func written(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // rawClaims are claims as they were signed.
 type rawClaims []byte

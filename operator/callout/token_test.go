@@ -200,6 +200,51 @@ func TestBadTokens(t *testing.T) {
 	}
 }
 
+// TestClock (A26): a callout whose clock is off lets devices in as long as their
+// tokens allow it, and a provider's clock that is ahead by a minute at most; beyond,
+// the log says by which clock the token is none.
+func TestClock(t *testing.T) {
+	w, p := providerWorld(t)
+	w.skew.stop() // however long this takes
+	right := w.skew.now().Truncate(time.Second)
+	const life, most = 10 * time.Minute, time.Minute
+	for _, c := range []struct {
+		off     time.Duration // of the callout's clock
+		refused string
+	}{
+		{0, ""},
+		{1 - most, ""},
+		{-most - time.Second, "is not valid before"},
+		{-24 * time.Hour, "is not valid before"},
+		{life - 10*time.Second, ""}, // what is left is worth a session
+		{life - 2*time.Second, "brings a proof that expires at"},
+		{life + time.Second, "expired at"},
+		{24 * time.Hour, "expired at"},
+	} {
+		t.Run(fmt.Sprintf("off by %s", c.off), func(t *testing.T) {
+			w.skew.set(right.Add(c.off))
+			// Each time another token: one that was good once is not looked at again.
+			token := w.token(p, "device-pi-1", map[string]any{"nbf": right.Unix(), "exp": right.Add(life).Unix()})
+			before := len(w.log.String())
+			_, err := w.connectToken(token)
+			log := w.log.String()[before:]
+			if c.refused == "" {
+				if err != nil {
+					t.Errorf("refused: %v, %s", err, log)
+				}
+				return
+			}
+			if !errors.Is(err, nats.ErrAuthorization) {
+				t.Errorf("got %v, want a refusal", err)
+			}
+			clock := "this clock shows " + right.Add(c.off).UTC().Format(time.RFC3339)
+			if !strings.Contains(log, "denied") || !strings.Contains(log, c.refused) || !strings.Contains(log, clock) {
+				t.Errorf("logged %q, want %q and %q", log, c.refused, clock)
+			}
+		})
+	}
+}
+
 // TestKeysAreCached: neither many devices nor made-up key ids make the callout ask
 // the provider often; a new key is found all the same.
 func TestKeysAreCached(t *testing.T) {
@@ -290,7 +335,7 @@ func (s *skewed) now() time.Time {
 	return now.Add(time.Duration(s.Load()))
 }
 
-func (s *skewed) stop() {
-	now := time.Now()
-	s.stopped.Store(&now)
-}
+func (s *skewed) stop() { s.set(time.Now()) }
+
+// set stops the clock at a time.
+func (s *skewed) set(at time.Time) { s.stopped.Store(&at) }
