@@ -19,6 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // anyBroker is what the tests need of either kind of broker.
 type anyBroker interface {
+	NATS() v1alpha1.NATSSection
 	URL() string
 	Dir() string
 	Device(wire.DeviceID) v1alpha1.Credentials
@@ -38,6 +39,9 @@ func start(t *testing.T, options broker.Options) *broker.Broker {
 func dial(t *testing.T, b anyBroker, as v1alpha1.Credentials, options ...nats.Option) *nats.Conn {
 	t.Helper()
 	options = append([]nats.Option{nats.UserInfo(as.User, as.Password), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}, options...)
+	if file := b.NATS().CAFile; file != "" {
+		options = append(options, nats.RootCAs(file))
+	}
 	conn, err := nats.Connect(b.URL(), options...)
 	if err != nil {
 		t.Fatalf("connecting as %q: %v", as.User, err)
@@ -181,7 +185,7 @@ func TestAddDevice(t *testing.T) {
 // nobody else.
 func TestTLS(t *testing.T) {
 	b := start(t, broker.Options{Devices: []wire.DeviceID{"pi-4"}, TLS: true})
-	put(t, dialDevice(t, b, "pi-4", nats.RootCAs(b.NATS().CAFile)), "pi-4")
+	put(t, dialDevice(t, b, "pi-4"), "pi-4")
 	as := b.Device("pi-4")
 	if conn, err := nats.Connect(b.URL(), nats.UserInfo(as.User, as.Password)); err == nil {
 		conn.Close()
