@@ -132,8 +132,7 @@ func (e *Engine) applyDevice(ctx context.Context, id wire.DeviceID, info wire.De
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("reading the device: %w", err)
 	}
-	if device.Annotations[annotationReported] != reported || !carries(device.Labels, labels) ||
-		device.Spec.Inventory == nil || *device.Spec.Inventory != info.Inventory {
+	if device.Annotations[annotationReported] != reported || !carries(device.Labels, labels) || inventoryOf(device) != info.Inventory {
 		apply, err := deviceApply(id, labels, info.Inventory)
 		if err != nil {
 			return err
@@ -147,6 +146,13 @@ func (e *Engine) applyDevice(ctx context.Context, id wire.DeviceID, info wire.De
 		return nil
 	}
 	return e.patchConflicts(ctx, id, conflicts)
+}
+
+func inventoryOf(device *v1alpha1.Device) wire.Inventory {
+	if device.Spec.Inventory == nil {
+		return wire.Inventory{}
+	}
+	return *device.Spec.Inventory
 }
 
 // allowed is which labels the device may claim: with a label it asks for what is
@@ -163,13 +169,18 @@ func (e *Engine) allowed(ctx context.Context, id wire.DeviceID) (func(key, value
 	return decided.Allows, err
 }
 
-// deviceApply holds what the operator owns of a Device, and no zero values.
+// deviceApply holds what the operator owns of a Device, and no zero values, nor an
+// object without fields: where one had some before, the API server would make it
+// null and refuse that.
 func deviceApply(id wire.DeviceID, labels map[string]string, inventory wire.Inventory) (*unstructured.Unstructured, error) {
 	plain, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&inventory)
 	if err != nil {
 		return nil, fmt.Errorf("converting the inventory: %w", err)
 	}
-	apply := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"inventory": plain}}}
+	apply := &unstructured.Unstructured{Object: map[string]any{}}
+	if len(plain) > 0 {
+		apply.Object["spec"] = map[string]any{"inventory": plain}
+	}
 	apply.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Device"))
 	apply.SetName(string(id))
 	apply.SetLabels(labels)
