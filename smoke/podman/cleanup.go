@@ -74,10 +74,16 @@ func remove(dir string) error {
 			return fmt.Errorf("unmounting %s: %w", mount, err)
 		}
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("removing %s: %w", dir, err)
+	// What cleans up after a container that has just ended may still write.
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		err := os.RemoveAll(dir)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.ENOTEMPTY) || time.Now().After(end) {
+			return fmt.Errorf("removing %s: %w", dir, err)
+		}
 	}
-	return nil
 }
 
 // mountsBelow lists the mount points below dir, the last mounted first.
