@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"sigs.k8s.io/yaml"
 
@@ -28,6 +29,8 @@ type Options struct {
 	Dir string
 	// Callout is the broker's part of the callout's configuration.
 	Callout config.CalloutConfig
+	// TokenLifetime of the provider's tokens, in whole seconds; 0 means 12 hours.
+	TokenLifetime time.Duration
 	// Progress hears about OpenBao being built the first time; nil means standard
 	// error.
 	Progress io.Writer
@@ -51,7 +54,7 @@ func Start(ctx context.Context, o Options) (_ *Auth, err error) {
 			err = fmt.Errorf("starting provider and OpenBao: %w", err)
 		}
 	}()
-	if a.Provider, err = oidc.Start(ctx, oidc.Options{}); err != nil {
+	if a.Provider, err = oidc.Start(ctx, oidc.Options{TokenLifetime: o.TokenLifetime}); err != nil {
 		return nil, err
 	}
 	a.Callout.OIDC.Issuer, a.Callout.OIDC.Audience = a.Provider.Issuer(), a.Provider.ProjectID()
