@@ -25,7 +25,7 @@ const (
 
 var (
 	attackRow = regexp.MustCompile(`(?m)^\| (A\d+) \|[^|]+\| (.+) \|$`)
-	proofs    = regexp.MustCompile("`([a-z/0-9]+)\\.((?:Test|Fuzz)\\w+)(?:/([^`]+))?`")
+	proofs    = regexp.MustCompile("`([-a-z/0-9]+)\\.((?:Test|Fuzz)\\w+)(?:/([^`]+))?`")
 )
 
 // TestAttacksAreCovered holds the documentation of attacks against the tests: each
