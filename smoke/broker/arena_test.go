@@ -341,8 +341,28 @@ func control(t *testing.T) *arena {
 	return a.listen()
 }
 
-// restore makes the streams of a control anew, whatever became of them.
+// restore makes the streams of a control anew, whatever became of them. What is
+// stored twice on the way, since its acknowledgement was lost, is stored once more:
+// attacks name messages by their sequences.
 func (a *arena) restore() {
+	a.Helper()
+	a.eventually("the streams are made anew", func() bool {
+		a.remake()
+		for _, bucket := range wire.Buckets() {
+			stream, err := a.js.Stream(a.Context(), bucket.Stream())
+			a.must(err)
+			if state := stream.CachedInfo().State; state.LastSeq != state.Msgs {
+				a.Logf("%s has %d messages, the last one with sequence %d", bucket.Name, state.Msgs, state.LastSeq)
+				return false
+			}
+		}
+		return true
+	})
+	a.arrived()
+	a.heard()
+}
+
+func (a *arena) remake() {
 	a.Helper()
 	names := a.js.StreamNames(a.Context())
 	for name := range names.Name() {
@@ -358,6 +378,4 @@ func (a *arena) restore() {
 		})
 	}
 	a.fill()
-	a.arrived()
-	a.heard()
 }
