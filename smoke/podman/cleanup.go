@@ -65,25 +65,36 @@ func remove(dir string) error {
 			return fmt.Errorf("removing the containers of %s: %w", dir, err)
 		}
 	}
+	// What cleans up after a container that has just ended may still write, and
+	// mount the storage anew.
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		if err := unmountBelow(dir); err != nil {
+			return err
+		}
+		err := os.RemoveAll(dir)
+		if err == nil {
+			return nil
+		}
+		passes := errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EBUSY)
+		if !passes || time.Now().After(end) {
+			return fmt.Errorf("removing %s: %w", dir, err)
+		}
+	}
+}
+
+// unmountBelow unmounts all that is mounted below dir. Somebody else may do so too.
+func unmountBelow(dir string) error {
 	mounts, err := mountsBelow(dir)
 	if err != nil {
 		return err
 	}
 	for _, mount := range mounts {
-		if err := syscall.Unmount(mount, syscall.MNT_DETACH); err != nil {
+		err := syscall.Unmount(mount, syscall.MNT_DETACH)
+		if err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOENT) {
 			return fmt.Errorf("unmounting %s: %w", mount, err)
 		}
 	}
-	// What cleans up after a container that has just ended may still write.
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		err := os.RemoveAll(dir)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, syscall.ENOTEMPTY) || time.Now().After(end) {
-			return fmt.Errorf("removing %s: %w", dir, err)
-		}
-	}
+	return nil
 }
 
 // mountsBelow lists the mount points below dir, the last mounted first.
