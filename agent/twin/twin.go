@@ -35,8 +35,8 @@ type Watch struct {
 	session string
 	settle  time.Duration
 	role    wire.TwinRole // never ""
-	// since is from when on one that is TwinNew has to settle, and looked the last time at which
-	// others could be heard.
+	// since is from when on one that is TwinNew has to settle, and looked the last
+	// time at which others could be heard.
 	since, looked time.Time
 	others        map[string]*other
 	// stale says that another may have written since this agent did.

@@ -30,8 +30,8 @@ var errTooMany = errors.New("too many tokens of enrolment at once")
 type Enrolments interface {
 	// Recent is Policy as it was moments ago: the device may have joined since.
 	Recent(context.Context, wire.DeviceID) (policy.Policy, error)
-	// Records of a device as they are now, and not as they are remembered. It fails with policy.ErrMalformed when
-	// that is certain.
+	// Records of a device as they are now, and not as they are remembered. It fails
+	// with policy.ErrMalformed when that is certain.
 	Records(context.Context, wire.DeviceID) (policy.Records, error)
 	// Admit writes the device's policy, if its version is still that of Records. It
 	// fails with policy.ErrChanged when it is not.

@@ -42,15 +42,11 @@ func (r *Registry) Remove(ctx context.Context, id wire.DeviceID) error {
 	if err != nil {
 		return err
 	}
-	exists, err := r.Cluster.HasDevice(ctx, id)
+	left, err := r.leftovers(ctx, id)
 	if err != nil {
 		return err
 	}
-	remembered, err := r.Broker.Remembers(ctx, id)
-	if err != nil {
-		return err
-	}
-	if records.Policy == nil && records.Enrolment == nil && records.Revocation == nil && !exists && !remembered {
+	if records.Policy == nil && records.Enrolment == nil && records.Revocation == nil && !left {
 		return fmt.Errorf("device %q is not known: there is nothing to remove", id)
 	}
 	revocation, err := r.shut(ctx, id, records, "being removed")
@@ -80,6 +76,16 @@ func (r *Registry) erase(ctx context.Context, id wire.DeviceID, records policy.R
 	return r.Store.DropEntity(ctx, id)
 }
 
+// leftovers reports whether the cluster or the broker has anything of the device.
+func (r *Registry) leftovers(ctx context.Context, id wire.DeviceID) (bool, error) {
+	exists, err := r.Cluster.HasDevice(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	remembered, err := r.Broker.Remembers(ctx, id)
+	return exists || remembered, err
+}
+
 // untilForgotten waits until neither the cluster nor the broker has anything of
 // the device. The operator may make the Device once more from a report that was on
 // its way.
@@ -88,15 +94,11 @@ func (r *Registry) untilForgotten(ctx context.Context, id wire.DeviceID) error {
 		if err := r.Cluster.DeleteDevice(ctx, id); err != nil {
 			return err
 		}
-		exists, err := r.Cluster.HasDevice(ctx, id)
+		left, err := r.leftovers(ctx, id)
 		if err != nil {
 			return err
 		}
-		remembered, err := r.Broker.Remembers(ctx, id)
-		if err != nil {
-			return err
-		}
-		if !exists && !remembered {
+		if !left {
 			return nil
 		}
 		if !told {
