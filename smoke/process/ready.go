@@ -55,14 +55,28 @@ func Answers(ctx context.Context, url string) error {
 // that is stopped and started again finds its port still free.
 const firstPort, lastPort = 20000, 32000
 
-// FreePort returns a TCP port that was free on 127.0.0.1 a moment ago.
+// FreePort returns a TCP port that was free on 127.0.0.1 a moment ago. One that can
+// be listened on is not free when a rule for a container's port, perhaps of one that
+// was killed, leads connections elsewhere.
 func FreePort() (int, error) {
 	for range 100 {
 		port := firstPort + rand.IntN(lastPort-firstPort)
-		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err == nil {
-			return port, listener.Close()
+		if free(net.JoinHostPort("127.0.0.1", strconv.Itoa(port))) {
+			return port, nil
 		}
 	}
 	return 0, errors.New("no free port on 127.0.0.1 after 100 attempts")
+}
+
+// free listens, and connects to itself.
+func free(address string) bool {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return false
+	}
+	conn, err := net.DialTimeout("tcp", address, time.Second)
+	if err == nil {
+		conn.Close()
+	}
+	return listener.Close() == nil && err == nil
 }
