@@ -58,6 +58,10 @@ func TestCommand(t *testing.T) {
 		"unknown flag":     {[]string{"--confg", "x"}, "", "unknown flag: --confg"},
 		"no configuration": {[]string{"--config", "/does/not/exist"}, "", "/does/not/exist"},
 		"an argument":      {[]string{"run"}, "", `unknown command "run"`},
+		"help of keys":     {[]string{"keys", "--help"}, "signing.seed", ""},
+		"no host":          {[]string{"keys", "--namespace", "x", "--tls-secret", "x"}, "", "--host"},
+		"no namespace":     {[]string{"keys", "--namespace", ""}, "", "POD_NAMESPACE"},
+		"no cluster":       {[]string{"keys", "--namespace", "x", "--kubeconfig", "/does/not/exist"}, "", "/does/not/exist"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
