@@ -49,6 +49,14 @@ bench: ## ratios that a performance claim stands on, in one run
 load: ## the scale proof: DEVICES= DEPLOYMENTS= RATE= DURATION=
 	go run ./smoke/cmd/load -devices $(or $(DEVICES),10000) -deployments $(or $(DEPLOYMENTS),1000) -rate $(or $(RATE),10000) -duration $(or $(DURATION),120s)
 
+.PHONY: images
+images: ## the container images as OCI layouts in dist/images
+	go run ./release/cmd/release images
+
+.PHONY: release
+release: ## build, push and sign the images of a release: REGISTRY=host/path KEY=file, and BUILDER=URI in a workflow
+	go run ./release/cmd/release push --registry "$(REGISTRY)" --key "$(KEY)" $(if $(BUILDER),--builder "$(BUILDER)")
+
 .PHONY: generate
 generate: ## write every generated file; `go run ./gen -check` tells what has drifted
 	go run ./gen

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+
+	"github.com/nationtech/harmony-fleet/release/images"
 )
 
 // Command is a command of this module, by its folder. Its program has the name of
@@ -25,9 +27,6 @@ const (
 
 const module = "github.com/nationtech/harmony-fleet/"
 
-// tags are those of the Makefile, for a go command that was not started by it.
-const tags = "remote,containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper"
-
 // Build puts the programs into the folder dir. They say that they are of the
 // version; of the commit that they were built from when it is empty. The working
 // directory must be inside the module, and the error has what the compiler said.
@@ -36,7 +35,7 @@ func Build(ctx context.Context, dir, version string, commands ...Command) error 
 	if version != "" {
 		ldflags += " -X main.version=" + version
 	}
-	args := []string{"build", "-tags=" + tags, "-ldflags=" + ldflags, "-o", dir + "/"}
+	args := []string{"build", "-tags=" + images.Tags, "-ldflags=" + ldflags, "-o", dir + "/"}
 	for _, c := range commands {
 		args = append(args, module+string(c))
 	}

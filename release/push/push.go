@@ -1,0 +1,204 @@
+package push
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/nationtech/harmony-fleet/release/attest"
+	"github.com/nationtech/harmony-fleet/release/images"
+	"github.com/nationtech/harmony-fleet/release/version"
+)
+
+// Pushed is an image that is in the registry.
+type Pushed struct {
+	Image  string // its name in the table of images
+	Ref    name.Digest
+	Digest v1.Hash // of its index, which is what a chart pins
+}
+
+// Images pushes them and returns where they are, in the same order. What is there
+// already is not sent again: after a failure the same call completes the work.
+func (t Target) Images(ctx context.Context, made []images.Made) ([]Pushed, error) {
+	if err := CheckRegistry(t.Registry); err != nil {
+		return nil, err
+	}
+	works := make([]*work, len(made))
+	for i, m := range made {
+		w, err := t.work(m)
+		if err != nil {
+			return nil, err
+		}
+		if err := w.refuseReplacing(ctx); err != nil {
+			return nil, err
+		}
+		works[i] = w
+	}
+	for _, w := range works {
+		if err := w.content(ctx); err != nil {
+			return nil, err
+		}
+	}
+	var pushed []Pushed
+	for _, w := range works { // last: a tag is the promise that the rest is there
+		if err := w.put(ctx, w.tag, w.made.Index); err != nil {
+			return pushed, err
+		}
+		fmt.Fprintf(t.Progress, "tagged %s\n", w.tag)
+		pushed = append(pushed, Pushed{Image: w.made.Name, Ref: w.tag.Digest(w.digest.String()), Digest: w.digest})
+	}
+	return pushed, nil
+}
+
+// work is one image on its way.
+type work struct {
+	Target
+	made   images.Made
+	tag    name.Tag
+	digest v1.Hash // of the index
+}
+
+func (t Target) work(made images.Made) (*work, error) {
+	tag, err := name.NewTag(t.Registry+"/"+made.Name+":"+version.Number, name.StrictValidation)
+	if err != nil {
+		return nil, fmt.Errorf("naming the image %s: %w", made.Name, err)
+	}
+	digest, err := made.Index.Digest()
+	if err != nil {
+		return nil, fmt.Errorf("reading the digest of %s: %w", made.Name, err)
+	}
+	return &work{Target: t, made: made, tag: tag, digest: digest}, nil
+}
+
+// refuseReplacing fails when other bytes were released under the version.
+func (w *work) refuseReplacing(ctx context.Context) error {
+	there, err := w.digestOf(ctx, w.tag)
+	if err != nil {
+		return err
+	}
+	if there != (v1.Hash{}) && there != w.digest {
+		return fmt.Errorf("%s is released as %s, and this tree with this Go makes %s: what is released is not replaced; raise Number in release/version", w.tag, there, w.digest)
+	}
+	return nil
+}
+
+// content sends the image by its digest, and everything that is about it.
+func (w *work) content(ctx context.Context) error {
+	begin := time.Now()
+	fmt.Fprintf(w.Progress, "pushing %s for %d platforms\n", w.tag, len(w.made.Platforms))
+	if err := w.put(ctx, w.tag.Digest(w.digest.String()), w.made.Index); err != nil {
+		return err
+	}
+	origin := attest.Origin{
+		Commit: w.Source.Commit, Version: version.Number, GoVersion: runtime.Version(), Builder: w.Builder,
+		Subjects: []attest.Named{{Name: w.tag.Repository.Name(), Describable: w.made.Index}},
+	}
+	for _, p := range w.made.Platforms {
+		bill, err := p.Bill()
+		if err != nil {
+			return err
+		}
+		if err := w.about(ctx, bill); err != nil {
+			return err
+		}
+		platform := w.made.Name + " linux/" + p.Architecture
+		origin.Subjects = append(origin.Subjects, attest.Named{Name: platform, Describable: p.Image})
+		origin.Byproducts = append(origin.Byproducts, attest.Named{Name: "SBOM of " + platform, Describable: bill})
+	}
+	if err := w.sign(ctx); err != nil {
+		return err
+	}
+	provenance, err := w.Key.Provenance(ctx, w.made.Index, origin)
+	if err != nil {
+		return err
+	}
+	if err := w.tagged(ctx, attest.AttestationTag(w.digest), provenance); err != nil {
+		return err
+	}
+	fmt.Fprintf(w.Progress, "  image, bills of materials, signatures and provenance are there (%s)\n", time.Since(begin).Round(time.Second))
+	return nil
+}
+
+// sign signs the index and each platform's manifest: cosign checks the former,
+// podman and CRI-O the one that they run.
+func (w *work) sign(ctx context.Context) error {
+	subjects := []partial.Describable{w.made.Index}
+	for _, p := range w.made.Platforms {
+		subjects = append(subjects, p.Image)
+	}
+	for _, subject := range subjects {
+		digest, err := subject.Digest()
+		if err != nil {
+			return fmt.Errorf("signing %s: %w", w.tag, err)
+		}
+		signature, err := w.Key.Signature(ctx, subject, w.tag)
+		if err != nil {
+			return err
+		}
+		if err := w.tagged(ctx, attest.SignatureTag(digest), signature); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// about sends an artifact, which is found through what it refers to.
+func (w *work) about(ctx context.Context, artifact v1.Image) error {
+	digest, err := artifact.Digest()
+	if err != nil {
+		return fmt.Errorf("reading the digest of what is about %s: %w", w.tag, err)
+	}
+	return w.put(ctx, w.tag.Digest(digest.String()), artifact)
+}
+
+// tagged sends an artifact that is found by a tag as well. When others have added
+// signatures to ours under that tag, theirs stay.
+func (w *work) tagged(ctx context.Context, tag string, artifact v1.Image) error {
+	ref := w.tag.Repository.Tag(tag)
+	if there, err := remote.Image(ref, w.options(ctx)...); err == nil {
+		has, err := contains(there, artifact)
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", ref, err)
+		}
+		if has {
+			return nil
+		}
+	} else if !missing(err) {
+		return fmt.Errorf("asking the registry for %s: %w", ref, err)
+	}
+	return w.put(ctx, ref, artifact)
+}
+
+// contains reports whether the manifest has all documents of the other.
+func contains(manifest, other v1.Image) (bool, error) {
+	has, err := manifest.Manifest()
+	if err != nil {
+		return false, err
+	}
+	wanted, err := other.Manifest()
+	if err != nil {
+		return false, err
+	}
+	for _, document := range wanted.Layers {
+		same := func(d v1.Descriptor) bool { return reflect.DeepEqual(d, document) }
+		if !slices.ContainsFunc(has.Layers, same) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (w *work) put(ctx context.Context, ref name.Reference, what remote.Taggable) error {
+	if err := remote.Push(ref, what, w.options(ctx)...); err != nil {
+		return fmt.Errorf("pushing %s (the same command completes what is missing): %w", ref, err)
+	}
+	return nil
+}
