@@ -28,7 +28,7 @@ func run(ctx context.Context) error {
 	if err := podman.EnsureInstalled(ctx, os.Stderr); err != nil {
 		return err
 	}
-	for _, tool := range []tools.Tool{tools.Etcd, tools.KubeAPIServer, tools.KubeControllerManager, tools.Kubectl, tools.NATS, tools.OpenBao} {
+	for _, tool := range []tools.Tool{tools.Etcd, tools.KubeAPIServer, tools.KubeControllerManager, tools.Kubectl, tools.NATS, tools.NATSServer, tools.NACK, tools.OpenBao} {
 		if _, err := tools.Build(ctx, tool, os.Stderr); err != nil {
 			return err
 		}
