@@ -29,7 +29,7 @@ var Released = []Image{
 	{
 		Name:        "fleet-operator",
 		Description: "The operator of Harmony Fleet: matches Deployments to Devices and reports how they do",
-		Programs:    []Program{"operator/cmd/fleet-operator"},
+		Programs:    []Program{"operator/cmd/fleet-operator", "operator/cmd/fleet-reload"},
 	},
 	{
 		Name:        "fleet-callout",

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -25,15 +26,23 @@ In a pod this needs shareProcessNamespace, and the same user as the server's.
 
 `
 
+// version is set by the linker in releases.
+var version string
+
 func main() {
 	w := &reload.Watcher{Log: logr.FromSlogHandler(slog.NewJSONHandler(os.Stderr, nil))}
 	flag.StringVar(&w.Process, "process", "nats-server", "`name` of the server's program, at most 15 bytes")
 	flag.DurationVar(&w.Interval, "interval", 10*time.Second, "time between two looks at the files")
+	tell := flag.Bool("version", false, "print the version, and end")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), usage)
 		flag.PrintDefaults()
 	}
 	flag.Parse()
+	if *tell {
+		fmt.Println("fleet-reload version", cmp.Or(version, "unknown"))
+		return
+	}
 	w.Files = flag.Args()
 	if len(w.Files) == 0 || w.Interval <= 0 {
 		fmt.Fprintln(os.Stderr, "fleet-reload: want the files to watch, and an interval above 0; --help shows how")
