@@ -22,9 +22,12 @@ func Deployments() *apiextensionsv1.CustomResourceDefinition { return load("depl
 // Devices is the definition of Device, a fresh copy at each call.
 func Devices() *apiextensionsv1.CustomResourceDefinition { return load("devices") }
 
+// DevicePolicies is the definition of DevicePolicy, a fresh copy at each call.
+func DevicePolicies() *apiextensionsv1.CustomResourceDefinition { return load("devicepolicies") }
+
 // All returns every definition.
 func All() []*apiextensionsv1.CustomResourceDefinition {
-	return []*apiextensionsv1.CustomResourceDefinition{Deployments(), Devices()}
+	return []*apiextensionsv1.CustomResourceDefinition{Deployments(), Devices(), DevicePolicies()}
 }
 
 // SchemaHash is the hash of the schema that the definition was generated with;

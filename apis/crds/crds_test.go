@@ -50,9 +50,9 @@ func walk(t *testing.T, path string, schema apiextensionsv1.JSONSchemaProps) {
 }
 
 func TestShapeThatUsersSee(t *testing.T) {
-	deployments, devices := crds.Deployments(), crds.Devices()
-	if deployments.Spec.Scope != apiextensionsv1.NamespaceScoped || devices.Spec.Scope != apiextensionsv1.ClusterScoped {
-		t.Error("Deployment is namespaced and Device is cluster-scoped")
+	deployments, devices, policies := crds.Deployments(), crds.Devices(), crds.DevicePolicies()
+	if deployments.Spec.Scope != apiextensionsv1.NamespaceScoped || devices.Spec.Scope != apiextensionsv1.ClusterScoped || policies.Spec.Scope != apiextensionsv1.ClusterScoped {
+		t.Error("Deployment is namespaced, Device and DevicePolicy are cluster-scoped")
 	}
 	var columns []string
 	for _, c := range deployments.Spec.Versions[0].AdditionalPrinterColumns {
@@ -63,7 +63,7 @@ func TestShapeThatUsersSee(t *testing.T) {
 	if want := []string{"Matched", "Succeeded", "Failed", "Pending", "Ready", "Age"}; !slices.Equal(columns, want) {
 		t.Errorf("columns are %v, want %v", columns, want)
 	}
-	for definition, short := range map[*apiextensionsv1.CustomResourceDefinition]string{deployments: "fdep", devices: "fdev"} {
+	for definition, short := range map[*apiextensionsv1.CustomResourceDefinition]string{deployments: "fdep", devices: "fdev", policies: "fpol"} {
 		names := definition.Spec.Names
 		if !slices.Equal(names.ShortNames, []string{short}) || !slices.Equal(names.Categories, []string{"fleet"}) {
 			t.Errorf("%s has short names %v and categories %v", names.Kind, names.ShortNames, names.Categories)

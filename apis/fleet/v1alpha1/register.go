@@ -14,7 +14,7 @@ var GroupVersion = schema.GroupVersion{Group: Group, Version: "v1alpha1"}
 
 // AddToScheme registers the package's types with a scheme.
 func AddToScheme(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(GroupVersion, &Deployment{}, &DeploymentList{}, &Device{}, &DeviceList{})
+	scheme.AddKnownTypes(GroupVersion, &Deployment{}, &DeploymentList{}, &Device{}, &DeviceList{}, &DevicePolicy{}, &DevicePolicyList{})
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }
