@@ -35,6 +35,7 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/score"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/operator"
+	"github.com/nationtech/harmony-fleet/operator/publish"
 	"github.com/nationtech/harmony-fleet/smoke/broker"
 	"github.com/nationtech/harmony-fleet/smoke/kube"
 )
@@ -141,7 +142,7 @@ func (w *world) prepare() {
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operatorNamespace}},
 		&rbacv1.ClusterRole{ObjectMeta: name, Rules: operator.ClusterRules()},
 		&rbacv1.ClusterRoleBinding{ObjectMeta: name, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: operatorUser}},
-		&rbacv1.Role{ObjectMeta: local, Rules: operator.LeaseRules()},
+		&rbacv1.Role{ObjectMeta: local, Rules: append(operator.LeaseRules(), publish.Rules(config.PublishedName)...)},
 		&rbacv1.RoleBinding{ObjectMeta: local, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: operatorUser}},
 	} {
 		w.must(w.api.Create(w.Context(), object))
@@ -158,6 +159,7 @@ func (w *world) clear() {
 		w.must(client.IgnoreNotFound(w.api.Delete(w.Context(), d)))
 	}
 	w.must(w.api.DeleteAllOf(w.Context(), &v1alpha1.Device{}))
+	w.must(w.api.DeleteAllOf(w.Context(), &v1alpha1.DevicePolicy{}))
 }
 
 // eventually waits until check passes.

@@ -39,6 +39,8 @@ import (
 	"github.com/nationtech/harmony-fleet/operator/device"
 	"github.com/nationtech/harmony-fleet/operator/engine"
 	"github.com/nationtech/harmony-fleet/operator/openbao"
+	"github.com/nationtech/harmony-fleet/operator/publish"
+	"github.com/nationtech/harmony-fleet/operator/roster"
 	"github.com/nationtech/harmony-fleet/operator/schema"
 )
 
@@ -90,13 +92,14 @@ func Run(ctx context.Context, kube *rest.Config, c config.OperatorConfig, o Opti
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: recorder,
 		Config: c, Signer: signer, Log: o.Log.WithName("engine"), Now: o.Now,
 	}
-	var policies *openbao.Store
-	if c.OpenBao.Address != "" {
-		if policies, err = openbao.New(openbao.Options{Config: c.OpenBao, Log: o.Log.WithName("openbao"), Now: o.Now}); err != nil {
-			return err
-		}
+	policies, err := openPolicies(kube, c, o)
+	if err != nil {
+		return err
+	}
+	if policies != nil {
 		defer policies.Close()
-		options.Policies, options.Secrets = policies, policies
+		options.Policies = policies
+		options.Secrets, _ = policies.(engine.Secrets) // OpenBao alone has any
 	}
 	core := engine.New(options)
 	deployments, err := controllerFor(mgr, "deployment", &v1alpha1.Deployment{}, watch[*v1alpha1.Deployment]{
@@ -120,6 +123,13 @@ func Run(ctx context.Context, kube *rest.Config, c config.OperatorConfig, o Opti
 	if policies != nil {
 		work.loops = append(work.loops, func(ctx context.Context) error { policies.Run(ctx, func([]wire.DeviceID) {}); return nil })
 	}
+	if c.Publish.ConfigMap != "" {
+		publisher, err := newPublisher(kube, c, signer, o.Log)
+		if err != nil {
+			return err
+		}
+		work.loops = append(work.loops, publisher.Run)
+	}
 	for _, runnable := range []manager.Runnable{gate, work} {
 		if err := mgr.Add(runnable); err != nil {
 			return fmt.Errorf("adding to the manager: %w", err)
@@ -138,6 +148,45 @@ func Run(ctx context.Context, kube *rest.Config, c config.OperatorConfig, o Opti
 		return fmt.Errorf("running the manager: %w", err)
 	}
 	return nil
+}
+
+// store is where the policies of devices are kept.
+type store interface {
+	engine.Policies
+	// Run keeps up with them until ctx ends, and calls cut with the devices that may
+	// no longer be connected.
+	Run(ctx context.Context, cut func([]wire.DeviceID))
+	Close()
+}
+
+func newPublisher(kube *rest.Config, c config.OperatorConfig, signer *wire.Signer, log logr.Logger) (*publish.Publisher, error) {
+	return publish.New(publish.Options{
+		Kube: kube, Namespace: c.LeaderElection.Namespace, Config: c.Publish,
+		TrustedKeys: signer.Keys(), Policies: keptIn(c), Log: log.WithName("publish"),
+	})
+}
+
+// keptIn is where the policies are kept, as the published ConfigMap calls it.
+func keptIn(c config.OperatorConfig) string {
+	switch {
+	case c.OpenBao.Address != "":
+		return config.PoliciesInOpenBao
+	case c.Roster.Enabled:
+		return config.PoliciesInCluster
+	}
+	return ""
+}
+
+// openPolicies opens the store that the configuration names, nil for none.
+func openPolicies(kube *rest.Config, c config.OperatorConfig, o Options) (store, error) {
+	switch keptIn(c) {
+	case config.PoliciesInOpenBao:
+		return openbao.New(openbao.Options{Config: c.OpenBao, Log: o.Log.WithName("openbao"), Now: o.Now})
+	case config.PoliciesInCluster:
+		return roster.New(roster.Options{Kube: kube, Config: c.Roster, Log: o.Log.WithName("roster"), Now: o.Now})
+	}
+	o.Log.Info("devices may claim any label: there is neither openbao.address nor roster.enabled")
+	return nil, nil
 }
 
 func newManager(kube *rest.Config, c config.OperatorConfig, log logr.Logger) (manager.Manager, error) {
@@ -257,7 +306,8 @@ func ClusterRules() []rbacv1.PolicyRule {
 	rules := schema.Rules()
 	rules = append(rules, engine.Rules()...)
 	rules = append(rules, deployment.Rules()...)
-	return append(rules, device.Rules()...)
+	rules = append(rules, device.Rules()...)
+	return append(rules, roster.ReaderRules()...)
 }
 
 // LeaseRules is what the operator may do in its own namespace: hold the Lease and

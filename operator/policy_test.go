@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
@@ -12,6 +13,17 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/smoke/openbao"
 )
+
+// policiesHere has an operator read the policies that the cluster keeps, and returns
+// what writes one.
+func (w *world) policiesHere() (put func(id string, labels map[string]v1alpha1.LabelValues), with func(*running)) {
+	return func(id string, labels map[string]v1alpha1.LabelValues) {
+		w.Helper()
+		w.must(w.api.Create(w.Context(), &v1alpha1.DevicePolicy{
+			ObjectMeta: metav1.ObjectMeta{Name: id}, Spec: v1alpha1.DevicePolicySpec{Allow: &v1alpha1.DeviceAllowance{Labels: labels}},
+		}))
+	}, func(r *running) { r.config.Roster.Enabled = true }
+}
 
 // policies runs OpenBao and has an operator read the policies that are there.
 func (w *world) policies() (*openbao.Fleet, func(*running)) {
@@ -29,13 +41,26 @@ func (w *world) policies() (*openbao.Fleet, func(*running)) {
 // TestLabelsNeedAPolicy: a device that claims a label that its policy does not
 // allow does not get what is meant for those that have it; an admin's label counts.
 func TestLabelsNeedAPolicy(t *testing.T) {
-	w := newWorld(t)
-	bao, with := w.policies()
-	w.must(bao.PutPolicy(t.Context(), "pi-1", policy.Policy{Labels: map[string][]string{"group": {"a"}, "site": {policy.AnyValue}}}))
-	w.must(bao.PutPolicy(t.Context(), "pi-2", policy.Policy{Labels: map[string][]string{"site": {policy.AnyValue}}}))
+	t.Run("in OpenBao", func(t *testing.T) {
+		w := newWorld(t)
+		bao, with := w.policies()
+		w.must(bao.PutPolicy(t.Context(), "pi-1", policy.Policy{Labels: map[string][]string{"group": {"a"}, "site": {policy.AnyValue}}}))
+		w.must(bao.PutPolicy(t.Context(), "pi-2", policy.Policy{Labels: map[string][]string{"site": {policy.AnyValue}}}))
+		w.labelsNeedAPolicy(with)
+	})
+	t.Run("in the cluster", func(t *testing.T) {
+		w := newWorld(t)
+		put, with := w.policiesHere()
+		put("pi-1", map[string]v1alpha1.LabelValues{"group": {"a"}, "site": {policy.AnyValue}})
+		put("pi-2", map[string]v1alpha1.LabelValues{"site": {policy.AnyValue}})
+		w.labelsNeedAPolicy(with)
+	})
+}
+
+func (w *world) labelsNeedAPolicy(with func(*running)) {
 	w.startConverged(with)
 	d := deployment(w.namespace(), "web", "a")
-	w.must(w.api.Create(t.Context(), d))
+	w.must(w.api.Create(w.Context(), d))
 	for _, id := range []string{"pi-1", "pi-2", "pi-3"} { // pi-3 has no policy
 		w.announce(wire.DeviceID(id), map[string]string{"group": "a", "site": "berlin"})
 	}
@@ -45,7 +70,7 @@ func TestLabelsNeedAPolicy(t *testing.T) {
 	} {
 		w.eventually("the labels of "+id, func() error {
 			device := &v1alpha1.Device{}
-			if err := w.api.Get(t.Context(), client.ObjectKey{Name: id}, device); err != nil {
+			if err := w.api.Get(w.Context(), client.ObjectKey{Name: id}, device); err != nil {
 				return err
 			}
 			for _, key := range []string{"group", "site"} {
@@ -59,18 +84,18 @@ func TestLabelsNeedAPolicy(t *testing.T) {
 			return nil
 		})
 		if want["group"] == "" && w.manifest(wire.DeviceID(id)) != nil {
-			t.Errorf("%s attracted the Deployment", id)
+			w.Errorf("%s attracted the Deployment", id)
 		}
 	}
 	device := &v1alpha1.Device{}
-	w.must(w.api.Get(t.Context(), client.ObjectKey{Name: "pi-2"}, device))
+	w.must(w.api.Get(w.Context(), client.ObjectKey{Name: "pi-2"}, device))
 	changed := device.DeepCopy()
 	changed.Labels["group"] = "a"
-	w.must(w.api.Patch(t.Context(), changed, client.MergeFrom(device)))
+	w.must(w.api.Patch(w.Context(), changed, client.MergeFrom(device)))
 	w.awaitDesired("pi-2", d)
 	w.announce("pi-2", map[string]string{"group": "b", "site": "paris"})
 	w.eventually("pi-2 moved", func() error {
-		w.must(w.api.Get(t.Context(), client.ObjectKey{Name: "pi-2"}, device))
+		w.must(w.api.Get(w.Context(), client.ObjectKey{Name: "pi-2"}, device))
 		if device.Labels["site"] != "paris" || device.Labels["group"] != "a" {
 			return fmt.Errorf("labels are %v", device.Labels)
 		}

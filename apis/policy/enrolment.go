@@ -161,14 +161,15 @@ type Records struct {
 	// Policy is nil when there is none.
 	Policy *Policy
 	// Version is what has to be named to write the policy: who has read an older
-	// one may not.
-	Version int
+	// one may not. It means something to the store alone; "" says that nothing is
+	// there.
+	Version string
 	// Enrolment is nil when the device has no token to use.
 	Enrolment *Enrolment
 	// Revocation is nil when the device is not revoked; RevocationVersion is to its
 	// place what Version is to the policy's.
 	Revocation        *Revocation
-	RevocationVersion int
+	RevocationVersion string
 }
 
 // ErrChanged says that somebody else has written first.

@@ -22,6 +22,7 @@ const (
 	berlin    = fleetAPI + "/namespaces/berlin/deployments"
 	hamburg   = fleetAPI + "/namespaces/hamburg/deployments"
 	devices   = fleetAPI + "/devices"
+	policies  = fleetAPI + "/devicepolicies"
 	rbac      = "/apis/rbac.authorization.k8s.io/v1"
 	berlinAPI = "/api/v1/namespaces/berlin"
 
@@ -30,6 +31,7 @@ const (
 	noFinalizer = `{"metadata":{"finalizers":null}}`
 	allReady    = `{"status":{"aggregate":{"matchedDeviceCount":9,"succeeded":9,"failed":0,"pending":0,"unreachable":0}}}`
 	reachable   = `{"status":{"conditions":[]}}`
+	newPolicy   = `{"apiVersion":"fleet.nationtech.io/v1alpha1","kind":"DevicePolicy","metadata":{"name":"pi"},"spec":{"allow":{}}}`
 	newDevice   = `{"apiVersion":"fleet.nationtech.io/v1alpha1","kind":"Device","metadata":{"name":"made-up"}}`
 )
 
@@ -39,6 +41,7 @@ func TestPeople(t *testing.T) {
 	c := start(t)
 	// Roles and bindings count a moment after they are written.
 	c.await(c.person("fleet-admins"), request{http.MethodGet, devices, "", ""}, http.StatusOK)
+	c.await(c.person("fleet-admins"), request{http.MethodGet, policies, "", ""}, http.StatusOK)
 	c.await(c.person("hamburg-view"), request{http.MethodGet, hamburg, "", ""}, http.StatusOK)
 	c.await(c.person("hamburg-edit"), request{http.MethodPatch, hamburg + "/web?dryRun=All", pause, ""}, http.StatusOK)
 	c.await(c.person("hamburg-admin"), request{http.MethodDelete, hamburg + "?dryRun=All", "", ""}, http.StatusOK)
@@ -88,6 +91,8 @@ func (c *cluster) rights() {
 		{viewer, request{"GET", hamburg, "", ""}, 403, "another namespace"},
 		{viewer, request{"GET", fleetAPI + "/deployments", "", ""}, 403, "all namespaces are more than the bound one"},
 		{viewer, request{"PATCH", devices + "/pi", relabel, ""}, 403, "a viewer of Devices does not label"},
+		{viewer, request{"GET", policies, "", ""}, 200, "whoever sees devices sees what they may"},
+		{viewer, request{"POST", policies, newPolicy, ""}, 403, "a viewer enrols nobody"},
 		{viewer, request{"GET", berlinAPI + "/secrets", "", ""}, 403, "nothing but the fleet's resources"},
 
 		{operator, request{"GET", berlin, "", ""}, 200, "what one may change one may see"},
@@ -109,6 +114,7 @@ func (c *cluster) rights() {
 		{operator, request{"PATCH", devices + "/pi", noFinalizer, ""}, 403, "nor the rest of its metadata"},
 		{operator, request{"PATCH", devices + "/pi/status", reachable, ""}, 403, "a forged status"},
 		{operator, request{"DELETE", devices + "/pi", "", ""}, 403, "it would take away what others deployed"},
+		{operator, request{"POST", policies, newPolicy, ""}, 403, "who is of the fleet others decide"},
 		{operator, request{"GET", berlinAPI + "/secrets/password", "", ""}, 403, "nothing but the fleet's resources"},
 		{operator, request{"GET", berlinAPI + "/configmaps", "", ""}, 403, "nothing but the fleet's resources"},
 		{operator, request{"POST", rbac + "/namespaces/berlin/rolebindings", bind("fleet-view"), ""}, 403, "hands out no rights"},
@@ -125,6 +131,11 @@ func (c *cluster) rights() {
 		{admin, request{"DELETE", devices, "", ""}, 403, "the whole fleet in one request is nobody's"},
 		{admin, request{"POST", devices, newDevice, ""}, 403, "only the operator says which devices there are"},
 		{admin, request{"PATCH", devices + "/pi/status", reachable, ""}, 403, "a forged status"},
+		{admin, request{"POST", policies, newPolicy, ""}, 201, "this is what enrolling is"},
+		{admin, request{"DELETE", policies, "", ""}, 403, "the whole fleet in one request is nobody's"},
+		{admin, request{"PATCH", policies + "/pi/status", reachable, ""}, 403, "keys are the callout's to write"},
+		{admin, request{"GET", berlinAPI + "/configmaps/fleet-public", "", ""}, 404, "what the operator publishes, wherever that is; here is none"},
+		{admin, request{"GET", berlinAPI + "/configmaps/other", "", ""}, 403, "and no other"},
 		{admin, request{"PATCH", berlin + "/web/status", allReady, ""}, 403, "a forged status"},
 		{admin, request{"GET", berlinAPI + "/secrets", "", ""}, 403, "admin of the fleet, not of the cluster"},
 		{admin, request{"POST", rbac + "/clusterrolebindings", `{}`, ""}, 403, "hands out no rights"},

@@ -12,6 +12,7 @@ package callout
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ type Options struct {
 	// Enrolments lets devices in that bring a token of enrolment; nil lets none in
 	// by one.
 	Enrolments Enrolments
-	// Provider is the client for the provider of tokens.
+	// Provider is the client for the provider of tokens; not needed without an issuer.
 	Provider *http.Client
 	Log      logr.Logger
 	Now      func() time.Time
@@ -131,7 +132,7 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listening to the broker's requests: %w", err)
 	}
-	s.options.Log.Info("answering the broker", "issuer", c.OIDC.Issuer, "audience", c.OIDC.Audience, "workers", c.Workers)
+	s.options.Log.Info("answering the broker", "issuer", cmp.Or(c.OIDC.Issuer, "none: devices log in by keys of their own alone"), "audience", c.OIDC.Audience, "workers", c.Workers)
 	<-ctx.Done()
 	if err := service.Stop(); err != nil {
 		return fmt.Errorf("ending: %w", err)

@@ -28,7 +28,7 @@ const minSession = 5 * time.Second
 // judge decides who may connect, and as what.
 type judge struct {
 	config   config.CalloutConfig
-	tokens   *tokens
+	tokens   *tokens // nil without a provider
 	policies Policies
 	// enrolments is nil where nobody is enrolled; joins bounds how often it is asked.
 	enrolments Enrolments
@@ -85,6 +85,8 @@ func (j *judge) prove(ctx context.Context, request *jwt.AuthorizationRequest) (p
 		return j.proveByEnrolment(ctx, request)
 	case o.Token != "" && o.Nkey != "":
 		return proven{}, denied("a token and a key: want one of them")
+	case o.Token != "" && j.tokens == nil:
+		return proven{}, denied("a token, and there is no provider of tokens: oidc.issuer is not set")
 	case o.Token != "":
 		hash := sha256.Sum256([]byte(o.Token))
 		if known, found := j.known.Get(hash); found {

@@ -33,9 +33,10 @@ type Enrolments interface {
 	// Records of a device as they are now, and not as they are remembered. It fails
 	// with policy.ErrMalformed when that is certain.
 	Records(context.Context, wire.DeviceID) (policy.Records, error)
-	// Admit writes the device's policy, if its version is still that of Records. It
-	// fails with policy.ErrChanged when it is not.
-	Admit(ctx context.Context, id wire.DeviceID, p policy.Policy, version int) error
+	// Admit writes the device's key, if what is decided of it is still as Records
+	// told: a policy without a key, and a token. It fails with policy.ErrChanged when
+	// it is not.
+	Admit(ctx context.Context, id wire.DeviceID, key string, r policy.Records) error
 	// Spend makes the device's token useless.
 	Spend(context.Context, wire.DeviceID) error
 }
@@ -120,9 +121,7 @@ func (j *judge) enrol(ctx context.Context, b bearer) error {
 			return err
 		}
 		if !known {
-			admitted := *records.Policy
-			admitted.NKey = b.key
-			err := j.enrolments.Admit(ctx, b.token.Device, admitted, records.Version)
+			err := j.enrolments.Admit(ctx, b.token.Device, b.key, records)
 			if errors.Is(err, policy.ErrChanged) {
 				continue
 			}

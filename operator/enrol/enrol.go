@@ -15,8 +15,46 @@ import (
 
 	"github.com/nationtech/harmony-fleet/apis/policy"
 	"github.com/nationtech/harmony-fleet/apis/wire"
-	"github.com/nationtech/harmony-fleet/operator/openbao"
 )
+
+// Store is where policies, tokens of enrolment and revocations are kept. A write
+// names the version that Records told, and fails with policy.ErrChanged when it is
+// another by now.
+type Store interface {
+	// Who is the person, as the store names them; "" when it does not tell.
+	Who(context.Context) string
+	// RevokedWithin is the time after which whoever was connected when a revocation
+	// was written is cut off.
+	RevokedWithin() time.Duration
+	// Records of a device as they are now. It fails with policy.ErrMalformed when
+	// they cannot be read, and tells all the same whether the device is revoked.
+	Records(context.Context, wire.DeviceID) (policy.Records, error)
+	// PutPolicy writes a policy without a key.
+	PutPolicy(ctx context.Context, id wire.DeviceID, p policy.Policy, version string) error
+	// DestroyPolicy removes it, so that nobody who has read it can write it again.
+	DestroyPolicy(ctx context.Context, id wire.DeviceID, version string) error
+	// PutEnrolment keeps a token. It fails with policy.ErrChanged when there is one.
+	PutEnrolment(context.Context, wire.DeviceID, policy.Enrolment) error
+	// DropEnrolment makes the token of a device useless, if there is one.
+	DropEnrolment(context.Context, wire.DeviceID) error
+	// PutRevocation revokes a device.
+	PutRevocation(ctx context.Context, id wire.DeviceID, r policy.Revocation, version string) error
+	// DropRevocation ends the revocation, if there is one.
+	DropRevocation(context.Context, wire.DeviceID) error
+	Close()
+}
+
+// Entities are under which devices that bring tokens of a provider log in at a
+// store of secrets.
+type Entities interface {
+	// PutEntity has a login at the mount by that name be one of the device, which
+	// may read nothing then.
+	PutEntity(ctx context.Context, id wire.DeviceID, mount, name string) error
+	// ClearEntity takes from a device what it may read, if anything.
+	ClearEntity(context.Context, wire.DeviceID) error
+	// DropEntity removes the entity, if there is one.
+	DropEntity(context.Context, wire.DeviceID) error
+}
 
 // Cluster is where the Devices are.
 type Cluster interface {
@@ -35,8 +73,10 @@ type Broker interface {
 
 // Registry changes what is kept of devices.
 type Registry struct {
-	Store   *openbao.Admin
-	Cluster Cluster
+	Store Store
+	// Entities is nil where there is no store of secrets.
+	Entities Entities
+	Cluster  Cluster
 	// Broker is needed by Remove alone.
 	Broker Broker
 	Now    func() time.Time
@@ -49,8 +89,8 @@ type Registry struct {
 // Login is how a device proves who it is.
 type Login struct {
 	// Mount and Name are set for a device that brings tokens of a provider: the
-	// login method of OpenBao, below auth/, and the name that the device has in
-	// those tokens. Else it has a key of its own.
+	// login method of the store of secrets, below auth/, and the name that the device
+	// has in those tokens. Else it has a key of its own.
 	Mount, Name string
 }
 
@@ -125,7 +165,10 @@ func raced(err error) error {
 // issue makes the ticket of a device whose policy is written.
 func (r *Registry) issue(ctx context.Context, q Request, p policy.Policy) (Ticket, error) {
 	if q.Login.byToken() {
-		if err := r.Store.PutEntity(ctx, q.Device, q.Login.Mount, q.Login.Name); err != nil {
+		if r.Entities == nil {
+			return Ticket{Policy: p}, nil
+		}
+		if err := r.Entities.PutEntity(ctx, q.Device, q.Login.Mount, q.Login.Name); err != nil {
 			return Ticket{}, fmt.Errorf("%w; then run `kubectl fleet re-enroll %s`", err, q.Device)
 		}
 		return Ticket{Policy: p}, nil
@@ -161,8 +204,10 @@ func (r *Registry) Renew(ctx context.Context, q Request) (Ticket, error) {
 	if err := r.Store.PutPolicy(ctx, q.Device, p, records.Version); err != nil {
 		return Ticket{}, raced(err)
 	}
-	if err := r.Store.ClearEntity(ctx, q.Device); err != nil {
-		return Ticket{}, err
+	if r.Entities != nil {
+		if err := r.Entities.ClearEntity(ctx, q.Device); err != nil {
+			return Ticket{}, err
+		}
 	}
 	if err := r.untilCut(ctx, q.Device, revocation); err != nil {
 		return Ticket{}, err
@@ -195,13 +240,13 @@ func (r *Registry) shut(ctx context.Context, id wire.DeviceID, records policy.Re
 	return revocation, raced(r.Store.PutRevocation(ctx, id, revocation, records.RevocationVersion))
 }
 
-// at is the time as it can be written and read again.
-func (r *Registry) at() time.Time { return r.Now().UTC().Round(0) }
+// at is the time as every store can keep it.
+func (r *Registry) at() time.Time { return r.Now().UTC().Truncate(time.Microsecond) }
 
 // untilCut waits until whoever was let in before the revocation is cut off
 // everywhere. One that says not when it was counts as new.
 func (r *Registry) untilCut(ctx context.Context, id wire.DeviceID, revocation policy.Revocation) error {
-	left := openbao.RevokedWithin
+	left := r.Store.RevokedWithin()
 	if past := r.Now().Sub(revocation.At); !revocation.At.IsZero() && past > 0 {
 		left -= past
 	}

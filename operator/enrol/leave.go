@@ -73,7 +73,10 @@ func (r *Registry) erase(ctx context.Context, id wire.DeviceID, records policy.R
 	if err := r.Store.DestroyPolicy(ctx, id, records.Version); err != nil {
 		return err
 	}
-	return r.Store.DropEntity(ctx, id)
+	if r.Entities == nil {
+		return nil
+	}
+	return r.Entities.DropEntity(ctx, id)
 }
 
 // leftovers reports whether the cluster or the broker has anything of the device.

@@ -31,11 +31,19 @@ const (
 type cluster struct{ rest rest.Interface }
 
 func (s *session) cluster() (*cluster, error) {
+	config, err := s.kubeconfig()
+	if err != nil {
+		return nil, err
+	}
+	return newCluster(config)
+}
+
+func (s *session) kubeconfig() (*rest.Config, error) {
 	config, err := s.kube.ToRESTConfig()
 	if err != nil {
 		return nil, fmt.Errorf("reading the kubeconfig (choose one with --kubeconfig or KUBECONFIG): %w", err)
 	}
-	return newCluster(config)
+	return rest.CopyConfig(config), nil
 }
 
 func newCluster(config *rest.Config) (*cluster, error) {

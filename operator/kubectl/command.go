@@ -76,8 +76,8 @@ logs also ask the fleet's broker:
   FLEET_NATS_PASSWORD_FILE  or --nats-password-file, or FLEET_NATS_PASSWORD
   FLEET_NATS_CA_FILE        or --nats-ca-file, when the system does not trust it
 
-enroll, re-enroll, revoke and remove decide who is of the fleet: they write to
-OpenBao, with your own token there.`,
+enroll, re-enroll, revoke and remove decide who is of the fleet: they write to the
+cluster, or to OpenBao with your own token there.`,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl fleet"},
 		Version:       s.version,
 		SilenceErrors: true,

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/policy"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/operator/enrol"
@@ -25,7 +26,10 @@ works once, for one device, until --valid-for is over.
 Devices that bring tokens of an OpenID provider are enrolled with --login token: that
 writes the policy, and prints their configuration.
 
-` + howToReachOpenBao + `
+` + whereDecided + `
+
+What devices are told the operator publishes, in the ConfigMap ` + config.PublishedName + `; where it does
+not, or something else is right:
 
   FLEET_NATS_URL            or --url: where devices reach the broker
   FLEET_NATS_CA_FILE        or --ca-file, when devices do not trust it by themselves
@@ -54,7 +58,7 @@ revocation ends, and the command to run on the device is printed. Labels and net
 stay as they are unless they are given anew. Move the old configuration away on a
 device that has one.
 
-` + howToReachOpenBao,
+` + whereDecided,
 		Args:              arguments("DEVICE"),
 		ValidArgsFunction: positional(s.deviceNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -71,15 +75,19 @@ func (s *session) enroll(ctx context.Context, device string, o *enrolOptions, do
 	if err != nil {
 		return usageError{err}
 	}
-	request, way, err := o.read(id)
+	request, err := o.read(id)
 	if err != nil {
 		return usageError{err}
 	}
-	registry, err := s.registry(o.store)
+	registry, told, err := s.registry(ctx, o.store)
 	if err != nil {
 		return err
 	}
 	defer registry.Store.Close()
+	way, err := o.way(told)
+	if err != nil {
+		return usageError{err}
+	}
 	if registry.Cluster, err = s.cluster(); err != nil {
 		return err
 	}
@@ -128,7 +136,7 @@ Above is /etc/fleet-agent/config.toml for device %s. It needs at the provider:
 When it had a key before, delete that one: it counts for as long as the provider knows it.
 `, id, o.name(id), o.audience, keyFile)
 	if w.ca != nil {
-		fmt.Fprintf(s.ErrOut, "Copy %s to the device as %s.\n", o.caFile, caFile)
+		fmt.Fprintf(s.ErrOut, "Copy %s to the device as %s.\n", w.caFrom, caFile)
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ type enrolOptions struct {
 	// Of a device that brings tokens.
 	issuer, audience, loginMount, devicePrefix string
 
-	store  openbaoFlags
+	store  storeFlags
 	output *format
 }
 
@@ -70,7 +70,7 @@ func (o *enrolOptions) addTo(cmd *cobra.Command) {
 	f.StringVar(&o.issuer, "issuer", "", "with --login token: the provider, as fleet-callout's oidc.issuer has it")
 	f.StringVar(&o.audience, "audience", "", "with --login token: as fleet-callout's oidc.audience has it, with Zitadel the id of the project")
 	f.StringVar(&o.devicePrefix, "device-prefix", config.CalloutDefaults().OIDC.DevicePrefix, "with --login token: as fleet-callout's oidc.devicePrefix has it")
-	f.StringVar(&o.loginMount, "login-mount", "jwt", "with --login token: where OpenBao's login method for devices is mounted, below auth/")
+	f.StringVar(&o.loginMount, "login-mount", "jwt", "with --login token and OpenBao: where its login method for devices is mounted, below auth/")
 	o.store.addTo(cmd)
 	o.output.addTo(cmd)
 	must(cmd.RegisterFlagCompletionFunc("login", cobra.FixedCompletions([]string{loginNKey, loginToken}, cobra.ShellCompDirectiveNoFileComp)))
@@ -89,38 +89,36 @@ func fromEnvironment(name string) (values []string) {
 // name of the device at its provider.
 func (o *enrolOptions) name(id wire.DeviceID) string { return o.devicePrefix + string(id) }
 
-// read checks the flags.
-func (o *enrolOptions) read(id wire.DeviceID) (enrol.Request, way, error) {
+// read checks the flags, but for those that way checks.
+func (o *enrolOptions) read(id wire.DeviceID) (enrol.Request, error) {
 	q := enrol.Request{Device: id, ValidFor: o.validFor}
-	var w way
 	var err error
 	if q.Policy.Labels, err = parseLabels(o.labels); err != nil {
-		return q, w, err
+		return q, err
 	}
 	q.Policy.Sources = o.sources
 	for _, source := range o.sources {
 		if _, err := netip.ParsePrefix(source); err != nil {
-			return q, w, fmt.Errorf("--source %q: want a network such as 192.0.2.0/24", source)
+			return q, fmt.Errorf("--source %q: want a network such as 192.0.2.0/24", source)
 		}
 	}
 	if _, err := q.Policy.Encode(); err != nil {
-		return q, w, fmt.Errorf("--label, --source: %w", err)
+		return q, fmt.Errorf("--label, --source: %w", err)
 	}
 	if o.validFor < minValidFor || o.validFor > maxValidFor {
-		return q, w, fmt.Errorf("--valid-for %s: want %s to %s", o.validFor, minValidFor, maxValidFor)
+		return q, fmt.Errorf("--valid-for %s: want %s to %s", o.validFor, minValidFor, maxValidFor)
 	}
 	switch o.login {
 	case loginNKey:
 	case loginToken:
 		if o.issuer == "" || o.audience == "" {
-			return q, w, errors.New("--login token needs --issuer and --audience, as fleet-callout's configuration has them")
+			return q, errors.New("--login token needs --issuer and --audience, as fleet-callout's configuration has them")
 		}
 		q.Login = enrol.Login{Mount: o.loginMount, Name: o.name(id)}
 	default:
-		return q, w, fmt.Errorf("--login %q: want %s or %s", o.login, loginNKey, loginToken)
+		return q, fmt.Errorf("--login %q: want %s or %s", o.login, loginNKey, loginToken)
 	}
-	w, err = o.way()
-	return q, w, err
+	return q, nil
 }
 
 // parseLabels reads KEY=VALUE, each key as often as it has values.
@@ -167,31 +165,47 @@ func formatLabels(labels map[string][]string) string {
 type way struct {
 	urls, trustedKeys []string
 	ca                []byte // certificates in DER, one after the other; nil for the system's
+	caFrom            string // where they were
 }
 
-// way checks what the device is told, for it would find mistakes too late.
-func (o *enrolOptions) way() (way, error) {
+// way takes what the operator published where no flag says otherwise, and checks
+// it, for a device would find mistakes too late.
+func (o *enrolOptions) way(told *published) (way, error) {
 	w := way{urls: o.urls, trustedKeys: o.trustedKeys}
-	if err := (config.NATSSection{URLs: o.urls}).Validate(); err != nil {
+	if len(w.urls) == 0 && told.natsURL != "" {
+		w.urls = []string{told.natsURL}
+	}
+	if len(w.trustedKeys) == 0 {
+		w.trustedKeys = told.trustedKeys
+	}
+	section := config.NATSSection{URLs: w.urls}
+	if err := cmp.Or(section.Validate(), section.Encrypted()); err != nil {
 		return w, fmt.Errorf("--url or FLEET_NATS_URL: %w", err)
 	}
-	if err := (config.NATSSection{URLs: o.urls}).Encrypted(); err != nil {
-		return w, fmt.Errorf("--url or FLEET_NATS_URL: %w", err)
+	if len(w.trustedKeys) == 0 {
+		return w, errors.New("--trusted-key or FLEET_TRUSTED_KEYS: missing; the operator logs its public keys (O…) when it starts, and publishes them when publish.configMap is set in its configuration")
 	}
-	if len(o.trustedKeys) == 0 {
-		return w, errors.New("--trusted-key or FLEET_TRUSTED_KEYS: missing; the operator logs its public keys (O…) when it starts")
-	}
-	for _, key := range o.trustedKeys {
+	for _, key := range w.trustedKeys {
 		if err := wire.CheckSigningKey(key); err != nil {
 			return w, fmt.Errorf("--trusted-key: %w", err)
 		}
 	}
-	if o.caFile == "" {
-		return w, nil
+	return w, w.readCA(o.caFile, told)
+}
+
+// readCA reads the file, or what was published when there is none.
+func (w *way) readCA(file string, told *published) error {
+	data := []byte(told.ca)
+	w.caFrom = told.caFrom
+	if file != "" {
+		var err error
+		if data, err = os.ReadFile(file); err != nil {
+			return fmt.Errorf("--ca-file: %w", err)
+		}
+		w.caFrom = file
 	}
-	data, err := os.ReadFile(o.caFile)
-	if err != nil {
-		return w, fmt.Errorf("--ca-file: %w", err)
+	if len(data) == 0 && file == "" {
+		return nil
 	}
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type == "CERTIFICATE" {
@@ -199,9 +213,9 @@ func (o *enrolOptions) way() (way, error) {
 		}
 	}
 	if certificates, err := x509.ParseCertificates(w.ca); err != nil || len(certificates) == 0 {
-		return w, fmt.Errorf("--ca-file: %s: %w", o.caFile, cmp.Or(err, errors.New("no certificate in PEM")))
+		return fmt.Errorf("--ca-file: %s: %w", w.caFrom, cmp.Or(err, errors.New("no certificate in PEM")))
 	}
-	return w, nil
+	return nil
 }
 
 // command is what is run on the device.

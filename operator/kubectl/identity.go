@@ -20,7 +20,7 @@ import (
 // identity is what a device is and may do.
 type identity struct {
 	Device string `json:"device"`
-	// Policy is nil when OpenBao was not asked, or did not answer.
+	// Policy is nil when it is not known.
 	Policy *policyReport `json:"policy,omitempty"`
 	// Resource is nil when the cluster has no Device.
 	Resource *resourceReport `json:"resource,omitempty"`
@@ -32,11 +32,13 @@ type identity struct {
 	Limits    []limitReport `json:"limits"`
 }
 
-// policyReport is what OpenBao has of a device.
+// policyReport is what is decided of a device.
 type policyReport struct {
 	// Enrolled says that there is a policy, whose fields follow.
 	Enrolled      bool `json:"enrolled"`
 	policy.Policy `json:",inline"`
+	// JoinsUntil is set for a device that has a token of enrolment to use.
+	JoinsUntil time.Time `json:"joinsUntil,omitzero"`
 	// Revoked is nil when it is not.
 	Revoked *policy.Revocation `json:"revoked,omitempty"`
 }
@@ -74,6 +76,9 @@ func newIdentity(id wire.DeviceID, found *v1alpha1.Device, records *policy.Recor
 		r.Policy = &policyReport{Enrolled: records.Policy != nil, Revoked: records.Revocation}
 		if records.Policy != nil {
 			r.Policy.Policy = *records.Policy
+		}
+		if records.Enrolment != nil {
+			r.Policy.JoinsUntil = records.Enrolment.Expires
 		}
 	}
 	if found != nil {
@@ -126,9 +131,11 @@ func (p *policyReport) login() string {
 	case p.Revoked != nil:
 		return strings.TrimSuffix("refused, it is revoked: "+p.Revoked.String(), ": ")
 	case !p.Enrolled:
-		return "refused, it is not enrolled: OpenBao has no policy of it"
+		return "refused, it is not enrolled: there is no policy of it"
 	case p.NKey != "":
 		return "by its key " + p.NKey + ", or by a token of the provider"
+	case !p.JoinsUntil.IsZero():
+		return "by its token of enrolment until " + p.JoinsUntil.UTC().Format(time.RFC3339) + ", or by a token of the provider"
 	}
 	return "by a token of the provider"
 }

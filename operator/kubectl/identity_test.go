@@ -44,7 +44,7 @@ func TestIdentitySummary(t *testing.T) {
 		records *policy.Records
 		want    string
 	}{
-		"OpenBao is not asked": {&known, nil, `Device pi-4
+		"it is not known what is decided": {&known, nil, `Device pi-4
 In the cluster: reachable True for 5m, labels device-id=pi-4
 It may, as device in the account DEVICES:
 
@@ -58,7 +58,7 @@ It may, as device in the account DEVICES:
 
 `},
 		"connected before there were policies": {&known, &policy.Records{}, `Device pi-4
-Login: refused, it is not enrolled: OpenBao has no policy of it
+Login: refused, it is not enrolled: there is no policy of it
 In the cluster: reachable True for 5m, labels device-id=pi-4
 It may do nothing; let in, it may, as device in the account DEVICES:
 

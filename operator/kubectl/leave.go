@@ -10,7 +10,7 @@ import (
 )
 
 func newRevoke(s *session) *cobra.Command {
-	var store openbaoFlags
+	var store storeFlags
 	var reason string
 	cmd := &cobra.Command{
 		Use:   "revoke DEVICE",
@@ -18,7 +18,7 @@ func newRevoke(s *session) *cobra.Command {
 		Long: `Cut a device off and keep it out. It goes on with what it runs, and hears and reports
 nothing more. re-enroll lets it in again, with a new key.
 
-` + howToReachOpenBao,
+` + whereDecided,
 		Args:              arguments("DEVICE"),
 		ValidArgsFunction: positional(s.deviceNames),
 		RunE:              func(cmd *cobra.Command, args []string) error { return s.revoke(cmd.Context(), args[0], reason, store) },
@@ -28,12 +28,12 @@ nothing more. re-enroll lets it in again, with a new key.
 	return cmd
 }
 
-func (s *session) revoke(ctx context.Context, device, reason string, store openbaoFlags) error {
+func (s *session) revoke(ctx context.Context, device, reason string, store storeFlags) error {
 	id, err := wire.ParseDeviceID(device)
 	if err != nil {
 		return usageError{err}
 	}
-	registry, err := s.registry(store)
+	registry, _, err := s.registry(ctx, store)
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (s *session) revoke(ctx context.Context, device, reason string, store openb
 }
 
 func newRemove(s *session) *cobra.Command {
-	var store openbaoFlags
+	var store storeFlags
 	cmd := &cobra.Command{
 		Use:   "remove DEVICE",
 		Short: "Remove a device from the fleet, so that its id is free",
@@ -66,7 +66,7 @@ device itself goes on with what it runs.
 That takes some minutes, because the operator waits until the device is silent. It may
 be interrupted: the device stays revoked, and the command goes on when it is run again.
 
-` + howToReachOpenBao,
+` + whereDecided,
 		Args:              arguments("DEVICE"),
 		ValidArgsFunction: positional(s.deviceNames),
 		RunE:              func(cmd *cobra.Command, args []string) error { return s.remove(cmd.Context(), args[0], store) },
@@ -76,12 +76,12 @@ be interrupted: the device stays revoked, and the command goes on when it is run
 	return cmd
 }
 
-func (s *session) remove(ctx context.Context, device string, store openbaoFlags) error {
+func (s *session) remove(ctx context.Context, device string, store storeFlags) error {
 	id, err := wire.ParseDeviceID(device)
 	if err != nil {
 		return usageError{err}
 	}
-	registry, err := s.registry(store)
+	registry, _, err := s.registry(ctx, store)
 	if err != nil {
 		return err
 	}

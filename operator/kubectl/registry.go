@@ -7,21 +7,7 @@ import (
 
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/operator/bus"
-	"github.com/nationtech/harmony-fleet/operator/enrol"
-	"github.com/nationtech/harmony-fleet/operator/openbao"
 )
-
-// registry works with the person's own rights; close it.
-func (s *session) registry(o openbaoFlags) (*enrol.Registry, error) {
-	store, err := openbao.NewAdmin(o.address, o.mount)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	return &enrol.Registry{
-		Store: store, Now: s.now, Wait: wait,
-		Tell: func(text string) { fmt.Fprintln(s.ErrOut, text) },
-	}, nil
-}
 
 func wait(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)

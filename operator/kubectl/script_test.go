@@ -62,7 +62,7 @@ func TestScripts(t *testing.T) {
 	bao, person := policies(t)
 	f.bao = bao
 
-	testscript.Run(t, testscript.Params{
+	params := testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -79,7 +79,17 @@ func TestScripts(t *testing.T) {
 			env.Setenv("FLEET_NATS_PASSWORD", b.Admin().Password)
 			return f.createNamespace(namespace)
 		},
-	})
+	}
+	testscript.Run(t, params)
+	// The life of a device is the same wherever policies are kept.
+	params.Dir = filepath.Join("testdata", "life")
+	t.Run("policies in the cluster", func(t *testing.T) { testscript.Run(t, params) })
+	prepare := params.Setup
+	params.Setup = func(env *testscript.Env) error {
+		env.Setenv("BAO_ADDR", bao.Address())
+		return prepare(env)
+	}
+	t.Run("policies in OpenBao", func(t *testing.T) { testscript.Run(t, params) })
 }
 
 // policies are in OpenBao: of dev-a, of dev-b, which is revoked, and of dev-new,

@@ -11,11 +11,10 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/policy"
 	"github.com/nationtech/harmony-fleet/apis/wire"
-	"github.com/nationtech/harmony-fleet/operator/openbao"
 )
 
 func newWhoami(s *session) *cobra.Command {
-	var store openbaoFlags
+	var store storeFlags
 	output := &format{allowed: []string{formatJSON, formatYAML}}
 	cmd := &cobra.Command{
 		Use:   "whoami DEVICE",
@@ -23,10 +22,7 @@ func newWhoami(s *session) *cobra.Command {
 		Long: `Show what a device may do: whether it is let in, which labels it may claim and which
 were refused, and every subject at the broker that it may use, each with the reason.
 
-Without BAO_ADDR or --openbao-address the policy is not asked for; the rest comes from
-the cluster and from what every device may do.
-
-` + howToReachOpenBao,
+` + whereDecided,
 		Args:              arguments("DEVICE"),
 		ValidArgsFunction: positional(s.deviceNames),
 		RunE:              func(cmd *cobra.Command, args []string) error { return s.whoami(cmd.Context(), args[0], store, output) },
@@ -36,8 +32,8 @@ the cluster and from what every device may do.
 	return cmd
 }
 
-// whoami prints what is known also when OpenBao fails, and fails then.
-func (s *session) whoami(ctx context.Context, device string, store openbaoFlags, output *format) error {
+// whoami prints what is known also when the policy cannot be read, and fails then.
+func (s *session) whoami(ctx context.Context, device string, store storeFlags, output *format) error {
 	id, err := wire.ParseDeviceID(device)
 	if err != nil {
 		return usageError{err}
@@ -70,21 +66,25 @@ func (s *session) whoami(ctx context.Context, device string, store openbaoFlags,
 	return policyErr
 }
 
-// records are what OpenBao has of the device; nil when it is not asked, or does
-// not answer.
-func (s *session) records(ctx context.Context, id wire.DeviceID, store openbaoFlags) (*policy.Records, error) {
-	if !store.set() {
-		fmt.Fprintln(s.ErrOut, "Whether the device is enrolled OpenBao knows: set BAO_ADDR, or --openbao-address.")
-		return nil, nil
-	}
-	admin, err := openbao.NewAdmin(store.address, store.mount)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	defer admin.Close()
-	records, err := admin.Records(ctx, id)
+// records are what is decided of the device; nil when that cannot be read, or the
+// cluster has nothing and OpenBao was not asked.
+func (s *session) records(ctx context.Context, id wire.DeviceID, o storeFlags) (*policy.Records, error) {
+	told, err := s.published(ctx, o)
 	if err != nil {
 		return nil, err
+	}
+	store, _, err := s.store(o, told)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	records, err := store.Records(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if told.policies == "" && !o.inOpenBao() && records.Policy == nil && records.Revocation == nil {
+		fmt.Fprintln(s.ErrOut, "The cluster has no DevicePolicy of it. Where OpenBao keeps the policies: set BAO_ADDR, or --openbao-address.")
+		return nil, nil
 	}
 	return &records, nil
 }
@@ -95,9 +95,9 @@ func enrolled(id wire.DeviceID, found *v1alpha1.Device, records *policy.Records)
 	case found != nil:
 		return nil
 	case records == nil:
-		return fmt.Errorf("device %s is not known: the cluster has no Device of that name", id)
+		return fmt.Errorf("device %s is not known: the cluster has neither a Device nor a DevicePolicy of that name", id)
 	case records.Policy == nil && records.Revocation == nil:
-		return fmt.Errorf("device %s is not enrolled: OpenBao has no policy of it, and the cluster no Device", id)
+		return fmt.Errorf("device %s is not enrolled: there is no policy of it, and the cluster has no Device", id)
 	}
 	return nil
 }

@@ -18,9 +18,9 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
-// RevokedWithin is the time in which every program that runs has read of a
+// revokedWithin is the time in which every program that runs has read of a
 // revocation and cut off who is revoked, with room to spare.
-const RevokedWithin = 2*revokedInterval + time.Second
+const revokedWithin = 2*revokedInterval + time.Second
 
 // adminTimeout bounds one exchange of a person.
 const adminTimeout = 15 * time.Second
@@ -99,6 +99,9 @@ func (a *Admin) call(ctx context.Context, do func(context.Context) (*api.Secret,
 // Close ends idle connections.
 func (a *Admin) Close() { a.client.CloneConfig().HttpClient.CloseIdleConnections() }
 
+// RevokedWithin is how long it takes at most until whoever is revoked is cut off.
+func (a *Admin) RevokedWithin() time.Duration { return revokedWithin }
+
 // Who is the person, as OpenBao shows it; "" when the token may not ask.
 func (a *Admin) Who(ctx context.Context) string {
 	secret, err := a.client.Auth().Token().LookupSelfWithContext(ctx)
@@ -117,30 +120,32 @@ func (a *Admin) Records(ctx context.Context, id wire.DeviceID) (policy.Records, 
 		return policy.Records{}, fmt.Errorf("reading whether %q is revoked: %w", id, err)
 	}
 	r, err := a.kv.records(ctx, id)
-	if found.version > 0 { // whatever it is, and deleted or not: it is listed
+	if found.version != "" { // whatever it is, and deleted or not: it is listed
 		revocation := policy.DecodeRevocation(found.data)
-		r.Revocation, r.RevocationVersion = &revocation, found.version
+		r.Revocation = &revocation
 	}
+	r.RevocationVersion = found.version
 	return r, err
 }
 
 // PutPolicy writes a policy, if its version is still that of Records. It fails
 // with policy.ErrChanged.
-func (a *Admin) PutPolicy(ctx context.Context, id wire.DeviceID, p policy.Policy, version int) error {
+func (a *Admin) PutPolicy(ctx context.Context, id wire.DeviceID, p policy.Policy, version string) error {
 	return a.kv.putPolicy(ctx, id, p, version)
 }
 
 // DestroyPolicy removes the policy with all its versions, for good. Their number
 // stays, so that nobody who has read an older one can write it again.
-func (a *Admin) DestroyPolicy(ctx context.Context, id wire.DeviceID, version int) error {
-	if version == 0 { // there never was one
-		return nil
+func (a *Admin) DestroyPolicy(ctx context.Context, id wire.DeviceID, version string) error {
+	last, err := number(version)
+	if err != nil || last == 0 { // 0: there never was one
+		return err
 	}
 	var versions []int
-	for v := range version {
+	for v := range last {
 		versions = append(versions, v+1)
 	}
-	_, err := a.call(ctx, func(ctx context.Context) (*api.Secret, error) {
+	_, err = a.call(ctx, func(ctx context.Context) (*api.Secret, error) {
 		return a.client.Logical().WriteWithContext(ctx, a.kv.mount+"/destroy/"+devices+string(id), map[string]any{"versions": versions})
 	})
 	if err != nil {
@@ -151,7 +156,7 @@ func (a *Admin) DestroyPolicy(ctx context.Context, id wire.DeviceID, version int
 
 // PutEnrolment keeps a token. It fails with policy.ErrChanged when there is one.
 func (a *Admin) PutEnrolment(ctx context.Context, id wire.DeviceID, e policy.Enrolment) error {
-	if err := a.kv.write(ctx, enrolments+string(id), e, 0); err != nil {
+	if err := a.kv.write(ctx, enrolments+string(id), e, ""); err != nil {
 		return fmt.Errorf("writing the enrolment of %q: %w", id, err)
 	}
 	return nil
@@ -164,7 +169,7 @@ func (a *Admin) DropEnrolment(ctx context.Context, id wire.DeviceID) error {
 
 // PutRevocation revokes a device, if the version of its revocation is still that
 // of Records. It fails with policy.ErrChanged.
-func (a *Admin) PutRevocation(ctx context.Context, id wire.DeviceID, r policy.Revocation, version int) error {
+func (a *Admin) PutRevocation(ctx context.Context, id wire.DeviceID, r policy.Revocation, version string) error {
 	if err := a.kv.write(ctx, revoked+string(id), r, version); err != nil {
 		return fmt.Errorf("revoking %q: %w", id, err)
 	}

@@ -41,34 +41,34 @@ func TestAdminWritesOnce(t *testing.T) {
 	a := w.person()
 	labels := policy.Policy{Labels: map[string][]string{"site": {"berlin"}}}
 	enrolment := policy.NewToken("pi-1").Enrolment(time.Now().Add(time.Hour))
-	if r := w.records(a, "pi-1"); r.Policy != nil || r.Version != 0 || r.Enrolment != nil || r.Revocation != nil {
+	if r := w.records(a, "pi-1"); r.Policy != nil || r.Version != "" || r.Enrolment != nil || r.Revocation != nil {
 		t.Errorf("of a device that never was: %+v", r)
 	}
-	w.must(a.PutPolicy(t.Context(), "pi-1", labels, 0))
+	w.must(a.PutPolicy(t.Context(), "pi-1", labels, ""))
 	w.must(a.PutEnrolment(t.Context(), "pi-1", enrolment))
 	revocation := policy.Revocation{Reason: "lost", By: "ana", At: time.Now().UTC().Round(0), Passing: true}
-	w.must(a.PutRevocation(t.Context(), "pi-1", revocation, 0))
-	if diff := cmp.Diff(policy.Records{Policy: &labels, Version: 1, Enrolment: &enrolment, Revocation: &revocation, RevocationVersion: 1}, w.records(a, "pi-1")); diff != "" {
+	w.must(a.PutRevocation(t.Context(), "pi-1", revocation, ""))
+	if diff := cmp.Diff(policy.Records{Policy: &labels, Version: "1", Enrolment: &enrolment, Revocation: &revocation, RevocationVersion: "1"}, w.records(a, "pi-1")); diff != "" {
 		t.Errorf("(-written +read):\n%s", diff)
 	}
 	for what, err := range map[string]error{
-		"a policy":     a.PutPolicy(t.Context(), "pi-1", policy.Policy{}, 0),
+		"a policy":     a.PutPolicy(t.Context(), "pi-1", policy.Policy{}, ""),
 		"an enrolment": a.PutEnrolment(t.Context(), "pi-1", enrolment),
-		"a revocation": a.PutRevocation(t.Context(), "pi-1", policy.Revocation{}, 0),
+		"a revocation": a.PutRevocation(t.Context(), "pi-1", policy.Revocation{}, ""),
 	} {
 		if !errors.Is(err, policy.ErrChanged) {
 			t.Errorf("%s was written over another: %v", what, err)
 		}
 	}
 
-	w.must(a.PutPolicy(t.Context(), "pi-1", policy.Policy{}, 1))
-	w.must(a.DestroyPolicy(t.Context(), "pi-1", 2))
+	w.must(a.PutPolicy(t.Context(), "pi-1", policy.Policy{}, "1"))
+	w.must(a.DestroyPolicy(t.Context(), "pi-1", "2"))
 	w.must(a.DropEnrolment(t.Context(), "pi-1"))
 	w.must(a.DropRevocation(t.Context(), "pi-1"))
-	if diff := cmp.Diff(policy.Records{Version: 2}, w.records(a, "pi-1")); diff != "" {
+	if diff := cmp.Diff(policy.Records{Version: "2"}, w.records(a, "pi-1")); diff != "" {
 		t.Errorf("after all of it was removed (-want +read):\n%s", diff)
 	}
-	if err := a.PutPolicy(t.Context(), "pi-1", labels, 0); !errors.Is(err, policy.ErrChanged) {
+	if err := a.PutPolicy(t.Context(), "pi-1", labels, ""); !errors.Is(err, policy.ErrChanged) {
 		t.Errorf("the removed policy was written again by who had not seen it: %v", err)
 	}
 	root, err := w.server.Client(w.server.RootToken())
@@ -81,8 +81,8 @@ func TestAdminWritesOnce(t *testing.T) {
 		}
 	}
 	// A second time is no error.
-	w.must(a.DestroyPolicy(t.Context(), "pi-1", 2))
-	w.must(a.DestroyPolicy(t.Context(), "pi-2", 0))
+	w.must(a.DestroyPolicy(t.Context(), "pi-1", "2"))
+	w.must(a.DestroyPolicy(t.Context(), "pi-2", ""))
 	w.must(a.DropEnrolment(t.Context(), "pi-1"))
 	w.must(a.DropRevocation(t.Context(), "pi-1"))
 	w.must(a.DropEntity(t.Context(), "pi-1"))
@@ -96,27 +96,30 @@ func TestAdminTellsRevocationOfBrokenPolicy(t *testing.T) {
 	w.put("devices/pi-1", map[string]any{"lables": map[string]any{}})
 	w.put("revoked/pi-1", map[string]any{"reason": 7})
 	r, err := a.Records(t.Context(), "pi-1")
-	if !errors.Is(err, policy.ErrMalformed) || r.Revocation == nil || r.RevocationVersion != 1 {
+	if !errors.Is(err, policy.ErrMalformed) || r.Revocation == nil || r.RevocationVersion != "1" {
 		t.Errorf("got %+v, %v", r, err)
 	}
 }
+
+// key is a device's.
+const key = "UBUUX6PETB2DPTXVTQLDLBZLT5G2C67HWC456RLPH6RIQTS5G3PMCTIK"
 
 // TestCalloutCannotDecide: the program that lets devices join can neither enrol
 // one nor end a revocation.
 func TestCalloutCannotDecide(t *testing.T) {
 	w := newWorld(t)
 	a := w.person()
-	w.must(a.PutPolicy(t.Context(), "pi-1", policy.Policy{}, 0))
+	w.must(a.PutPolicy(t.Context(), "pi-1", policy.Policy{}, ""))
 	w.ready()
 	for what, err := range map[string]error{
-		"wrote the policy of a device that has none": w.store.Admit(t.Context(), "pi-2", policy.Policy{}, 0),
-		"wrote over a policy that it had not read":   w.store.Admit(t.Context(), "pi-1", policy.Policy{}, 0),
+		"wrote the policy of a device that has none": w.store.Admit(t.Context(), "pi-2", key, policy.Records{Policy: &policy.Policy{}}),
+		"wrote over a policy that it had not read":   w.store.Admit(t.Context(), "pi-1", key, policy.Records{Policy: &policy.Policy{}}),
 	} {
 		if err == nil {
 			t.Errorf("it %s", what)
 		}
 	}
-	w.must(w.store.Admit(t.Context(), "pi-1", policy.Policy{NKey: "UBUUX6PETB2DPTXVTQLDLBZLT5G2C67HWC456RLPH6RIQTS5G3PMCTIK"}, 1))
+	w.must(w.store.Admit(t.Context(), "pi-1", key, policy.Records{Policy: &policy.Policy{}, Version: "1"}))
 	root, err := w.server.Client(w.server.RootToken())
 	w.must(err)
 	token, err := root.Auth().Token().CreateWithContext(t.Context(), &api.TokenCreateRequest{Policies: []string{"fleet-callout"}})
@@ -142,17 +145,17 @@ func TestCalloutCannotDecide(t *testing.T) {
 func TestForgetsWhoIsRevoked(t *testing.T) {
 	w := newWorld(t)
 	a := w.person()
-	w.must(a.PutPolicy(t.Context(), "pi-1", policy.Policy{NKey: "UBUUX6PETB2DPTXVTQLDLBZLT5G2C67HWC456RLPH6RIQTS5G3PMCTIK"}, 0))
+	w.must(a.PutPolicy(t.Context(), "pi-1", policy.Policy{NKey: key}, ""))
 	w.ready()
 	_, err := w.policy("pi-1")
 	w.must(err)
 	isRevoked := func(id wire.DeviceID) func() bool {
 		return func() bool { _, err := w.policy(id); return errors.Is(err, policy.ErrRevoked) }
 	}
-	w.must(a.PutRevocation(t.Context(), "pi-1", policy.Revocation{}, 0))
+	w.must(a.PutRevocation(t.Context(), "pi-1", policy.Revocation{}, ""))
 	w.eventually("it is revoked", isRevoked("pi-1"))
 	w.must(a.DropRevocation(t.Context(), "pi-1"))
-	w.must(a.PutRevocation(t.Context(), "pi-2", policy.Revocation{}, 0)) // seen not before that
+	w.must(a.PutRevocation(t.Context(), "pi-2", policy.Revocation{}, "")) // seen not before that
 	w.eventually("another one is revoked", isRevoked("pi-2"))
 	w.server.Kill()
 	if p, err := w.policy("pi-1"); err == nil || errors.Is(err, policy.ErrRevoked) {
@@ -200,12 +203,11 @@ func TestEntityInheritsNothing(t *testing.T) {
 func TestRecent(t *testing.T) {
 	w := newWorld(t)
 	a := w.person()
-	w.must(a.PutPolicy(t.Context(), "pi-1", policy.Policy{}, 0))
+	w.must(a.PutPolicy(t.Context(), "pi-1", policy.Policy{}, ""))
 	w.ready()
 	_, err := w.policy("pi-1")
 	w.must(err)
-	const key = "UBUUX6PETB2DPTXVTQLDLBZLT5G2C67HWC456RLPH6RIQTS5G3PMCTIK"
-	w.must(a.PutPolicy(t.Context(), "pi-1", policy.Policy{NKey: key}, 1))
+	w.must(a.PutPolicy(t.Context(), "pi-1", policy.Policy{NKey: key}, "1"))
 	w.skew.Add(int64(5 * time.Second))
 	if p, err := w.store.Recent(t.Context(), "pi-1"); err != nil || p.NKey != key {
 		t.Errorf("got %+v, %v", p, err)

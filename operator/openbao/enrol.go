@@ -21,11 +21,13 @@ func (s *Store) Records(ctx context.Context, id wire.DeviceID) (policy.Records, 
 	return r, err
 }
 
-// Admit writes the device's policy, if it still has the version that Records
-// told. It fails with policy.ErrChanged.
-func (s *Store) Admit(ctx context.Context, id wire.DeviceID, p policy.Policy, version int) error {
+// Admit writes the device's key into its policy, if that is still as Records told.
+// It fails with policy.ErrChanged.
+func (s *Store) Admit(ctx context.Context, id wire.DeviceID, key string, r policy.Records) error {
 	defer s.known.Remove(id)
-	return s.kv.putPolicy(ctx, id, p, version)
+	admitted := *r.Policy
+	admitted.NKey = key
+	return s.kv.putPolicy(ctx, id, admitted, r.Version)
 }
 
 // Spend makes the device's token useless.

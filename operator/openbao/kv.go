@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/openbao/openbao/api/v2"
@@ -30,10 +31,22 @@ type kv struct {
 }
 
 // value is what is at a path: data is nil when nothing is, and version is to be
-// named by who writes there next.
+// named by who writes there next: "" for a path where nothing ever was.
 type value struct {
 	data    []byte
-	version int
+	version string
+}
+
+// number is a version as OpenBao counts it.
+func number(version string) (int, error) {
+	if version == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(version)
+	if err != nil {
+		return 0, fmt.Errorf("version %q is not one of OpenBao's", version)
+	}
+	return n, nil
 }
 
 // read asks for what is at a path now.
@@ -47,11 +60,10 @@ func (k kv) read(ctx context.Context, path string) (value, error) {
 	var v value
 	if metadata, ok := secret.Data["metadata"].(map[string]any); ok {
 		number, _ := metadata["version"].(json.Number)
-		version, err := number.Int64()
-		if err != nil {
+		if _, err := number.Int64(); err != nil {
 			return value{}, fmt.Errorf("the answer about %s has no version", path)
 		}
-		v.version = int(version)
+		v.version = number.String()
 	}
 	if secret.Data["data"] != nil { // nil for what is deleted
 		v.data, err = json.Marshal(secret.Data["data"])
@@ -59,12 +71,16 @@ func (k kv) read(ctx context.Context, path string) (value, error) {
 	return v, err
 }
 
-// write puts something at a path whose version is still the one named; 0 is that
-// of a path where nothing ever was. It fails with policy.ErrChanged.
-func (k kv) write(ctx context.Context, path string, what any, version int) error {
-	_, err := k.call(ctx, func(ctx context.Context) (*api.Secret, error) {
+// write puts something at a path whose version is still the one named. It fails
+// with policy.ErrChanged.
+func (k kv) write(ctx context.Context, path string, what any, version string) error {
+	last, err := number(version)
+	if err != nil {
+		return err
+	}
+	_, err = k.call(ctx, func(ctx context.Context) (*api.Secret, error) {
 		return k.client.Logical().WriteWithContext(ctx, k.mount+"/data/"+path, map[string]any{
-			"data": what, "options": map[string]any{"cas": version},
+			"data": what, "options": map[string]any{"cas": last},
 		})
 	})
 	var refused *api.ResponseError
@@ -114,7 +130,7 @@ func (k kv) records(ctx context.Context, id wire.DeviceID) (policy.Records, erro
 }
 
 // putPolicy writes a policy whose place has that version.
-func (k kv) putPolicy(ctx context.Context, id wire.DeviceID, p policy.Policy, version int) error {
+func (k kv) putPolicy(ctx context.Context, id wire.DeviceID, p policy.Policy, version string) error {
 	data, err := p.Encode()
 	if err != nil {
 		return err

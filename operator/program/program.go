@@ -1,6 +1,6 @@
 // Package program is what the programs of the cluster have in common: reading a
-// configuration file, the log, the version, and serving probes and metrics. It
-// knows nothing of what they do.
+// configuration file, finding the cluster, the log, the version, and serving probes
+// and metrics. It knows nothing of what they do.
 package program
 
 import (
@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/yaml"
@@ -34,6 +36,24 @@ func ReadConfig[T interface{ Validate() error }](file string, c T) (T, error) {
 	}
 	if err := c.Validate(); err != nil {
 		return c, fmt.Errorf("configuration %s: %w", file, err)
+	}
+	return c, nil
+}
+
+// KubeConfig finds the cluster: the flag, $KUBECONFIG, or the pod's own account.
+func KubeConfig(file string) (*rest.Config, error) {
+	if file == "" && os.Getenv(clientcmd.RecommendedConfigPathEnvVar) == "" {
+		c, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("finding the cluster: not in a pod, and neither --kubeconfig nor $KUBECONFIG is set: %w", err)
+		}
+		return c, nil
+	}
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = file
+	c, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("reading the kubeconfig: %w", err)
 	}
 	return c, nil
 }

@@ -83,17 +83,22 @@ func (a *Auth) Stop() {
 // Replica writes the configuration file of one fleet-callout, and tells the
 // address at which that will say whether it is ready.
 func (a *Auth) Replica(name string) (file, readyURL string, err error) {
+	return Replica(a.Callout, a.dir, name)
+}
+
+// Replica does that for any configuration, in the folder: one that neither asks a
+// provider nor OpenBao needs no Auth.
+func Replica(c config.CalloutConfig, dir, name string) (file, readyURL string, err error) {
 	probes, err := process.FreePort()
 	if err != nil {
 		return "", "", err
 	}
-	c := a.Callout
 	c.MetricsAddress, c.ProbeAddress = "0", "127.0.0.1:"+strconv.Itoa(probes)
 	content, err := yaml.Marshal(c)
 	if err != nil {
 		return "", "", fmt.Errorf("encoding the configuration of %s: %w", name, err)
 	}
-	file = filepath.Join(a.dir, name+".yaml")
+	file = filepath.Join(dir, name+".yaml")
 	return file, "http://" + c.ProbeAddress + "/readyz", write(file, content)
 }
 

@@ -1,7 +1,8 @@
 // Package enrol_test takes devices through their lives with a fleet, with real
-// parts alone: OpenBao's API, a broker with TLS and two replicas of fleet-callout,
-// a control plane with the operator, kubectl-fleet as a person runs it, and
-// fleet-agent with podman.
+// parts alone: a broker with TLS and two replicas of fleet-callout, a control plane
+// with the operator, kubectl-fleet as a person runs it, and fleet-agent with podman.
+// OpenBao's API keeps the policies of devices, or the cluster, beside which there
+// is nothing then.
 package enrol_test
 
 import (
@@ -13,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,12 +23,18 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/crds"
 	"github.com/nationtech/harmony-fleet/operator"
+	"github.com/nationtech/harmony-fleet/operator/access"
+	"github.com/nationtech/harmony-fleet/operator/publish"
+	"github.com/nationtech/harmony-fleet/operator/roster"
 	"github.com/nationtech/harmony-fleet/smoke/auth"
 	"github.com/nationtech/harmony-fleet/smoke/broker"
 	"github.com/nationtech/harmony-fleet/smoke/images"
@@ -52,13 +60,18 @@ type world struct {
 	*testing.T
 	bin       string // folder of the programs
 	broker    *broker.Broker
-	auth      *auth.Auth
+	plane     *kube.ControlPlane
 	registry  *registry.Registry
-	variables []string     // environment of a person
+	variables []string // environment of a person
+	// told are variables about the broker, which who enrols a device needs where the
+	// operator publishes nothing.
+	told      []string
+	published bool
 	skew      atomic.Int64 // added to the operator's clock, in nanoseconds
 }
 
-func newWorld(t *testing.T) *world {
+// newWorld has a store that puts the parts of the configurations in.
+func newWorld(t *testing.T, store func(*world, *config.OperatorConfig) (replica func(name string) (file, ready string, err error), env []string)) *world {
 	t.Helper()
 	w := &world{T: t, bin: t.TempDir()}
 	w.must(programs.Build(t.Context(), w.bin, "v1.2.3", programs.Callout, programs.Kubectl, programs.Agent))
@@ -66,50 +79,91 @@ func newWorld(t *testing.T) *world {
 	w.broker, err = broker.Start(t.Context(), broker.Options{Callout: true, TLS: true})
 	w.must(err)
 	t.Cleanup(w.broker.Stop)
-	w.auth, err = auth.Start(t.Context(), auth.Options{Dir: t.TempDir(), Callout: w.broker.Callout()})
-	w.must(err)
-	t.Cleanup(w.auth.Stop)
-	for _, name := range []string{"callout-1", "callout-2"} {
-		file, ready, err := w.auth.Replica(name)
-		w.must(err)
-		w.run(process.Spec{Path: filepath.Join(w.bin, "fleet-callout"), Args: []string{"--config", file}}, name).ready(ready)
-	}
 	w.registry, err = registry.Start()
 	w.must(err)
 	t.Cleanup(func() { w.must(w.registry.Stop()) })
 	image, err := images.Hello("v1")
 	w.must(err)
 	w.must(w.registry.Push("hello:v1", image))
+	w.plane = kube.Shared(t)
+	w.must(kube.InstallCRDs(t.Context(), w.plane.Config(), crds.All()))
 
-	plane := kube.Shared(t)
-	w.must(kube.InstallCRDs(t.Context(), plane.Config(), crds.All()))
-	w.startOperator(plane)
-	person, err := w.auth.Bao.Person(t.Context())
-	w.must(err)
 	admin := w.broker.Admin()
-	w.variables = []string{
-		"KUBECONFIG=" + plane.Kubeconfig(), "BAO_ADDR=" + w.auth.Bao.Address(), "BAO_TOKEN=" + person,
-		"FLEET_NATS_URL=" + w.broker.URL(), "FLEET_NATS_USER=" + admin.User, "FLEET_NATS_PASSWORD=" + admin.Password,
-		"FLEET_NATS_CA_FILE=" + w.broker.NATS().CAFile, "FLEET_TRUSTED_KEYS=" + strings.Join(w.broker.TrustedKeys(), ","),
+	w.variables = []string{"FLEET_NATS_USER=" + admin.User, "FLEET_NATS_PASSWORD=" + admin.Password}
+	w.told = []string{
+		"FLEET_NATS_URL=" + w.broker.URL(), "FLEET_NATS_CA_FILE=" + w.broker.NATS().CAFile,
+		"FLEET_TRUSTED_KEYS=" + strings.Join(w.broker.TrustedKeys(), ","),
+	}
+	c := config.OperatorDefaults()
+	replica, env := store(w, &c)
+	for _, name := range []string{"callout-1", "callout-2"} {
+		file, ready, err := replica(name)
+		w.must(err)
+		w.run(process.Spec{Path: filepath.Join(w.bin, "fleet-callout"), Args: []string{"--config", file}, Env: env}, name).ready(ready)
+	}
+	w.startOperator(c)
+	if w.published {
+		clients, err := kubernetes.NewForConfig(w.plane.Config())
+		w.must(err)
+		w.eventually("the operator publishes", func() error {
+			_, err := clients.CoreV1().ConfigMaps(c.LeaderElection.Namespace).Get(t.Context(), config.PublishedName, metav1.GetOptions{})
+			return err
+		})
 	}
 	return w
 }
 
-// startOperator runs the operator in this process, for the sake of its clock.
-func (w *world) startOperator(plane *kube.ControlPlane) {
+// inOpenBao has OpenBao keep the policies.
+func inOpenBao(w *world, c *config.OperatorConfig) (func(string) (string, string, error), []string) {
 	w.Helper()
-	c := config.OperatorDefaults()
+	a, err := auth.Start(w.Context(), auth.Options{Dir: w.TempDir(), Callout: w.broker.Callout()})
+	w.must(err)
+	w.Cleanup(a.Stop)
+	c.OpenBao, err = a.Bao.Program(w.Context(), c.OpenBao.LoginRole, w.TempDir())
+	w.must(err)
+	person, err := a.Bao.Person(w.Context())
+	w.must(err)
+	w.variables = append(w.variables, "KUBECONFIG="+w.plane.Kubeconfig(), "BAO_ADDR="+a.Bao.Address(), "BAO_TOKEN="+person)
+	return a.Replica, nil
+}
+
+// inCluster has the cluster keep them. Everybody has the rights that are documented
+// for them, and the operator publishes what devices are to be told.
+func inCluster(w *world, c *config.OperatorConfig) (func(string) (string, string, error), []string) {
+	w.Helper()
+	dir := w.TempDir()
+	var rights []rbacv1.PolicyRule
+	for _, role := range access.ClusterRoles() {
+		if role.Name == access.Enroll || role.Name == access.Edit {
+			rights = append(rights, role.Rules...)
+		}
+	}
+	_, person, err := w.plane.Account(w.Context(), dir, "person", rights)
+	w.must(err)
+	_, callout, err := w.plane.Account(w.Context(), dir, "callout", roster.CalloutRules())
+	w.must(err)
+	w.variables = append(w.variables, "KUBECONFIG="+person, "FLEET_NAMESPACE=default")
+	w.published = true
+	c.Roster.Enabled, c.LeaderElection.Namespace = true, "default"
+	c.Publish = config.PublishSection{ConfigMap: config.PublishedName, NATSURL: w.broker.URL(), CAFile: w.broker.NATS().CAFile}
+	replica := func(name string) (string, string, error) { return auth.Replica(w.broker.Callout(), dir, name) }
+	return replica, []string{"KUBECONFIG=" + callout}
+}
+
+// startOperator runs the operator in this process, for the sake of its clock.
+func (w *world) startOperator(c config.OperatorConfig) {
+	w.Helper()
 	c.NATS, c.Credentials, c.Signing = w.broker.NATS(), w.broker.Operator(), w.broker.Signing()
 	c.LeaderElection.Enabled = false
 	c.MetricsAddress, c.ProbeAddress = "0", "0"
-	var err error
-	c.OpenBao, err = w.auth.Bao.Program(w.Context(), c.OpenBao.LoginRole, w.TempDir())
+	rules := slices.Concat(operator.ClusterRules(), operator.LeaseRules(), publish.Rules(config.PublishedName))
+	account, _, err := w.plane.Account(w.Context(), w.TempDir(), "operator", rules)
 	w.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var log bytes.Buffer
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := operator.Run(ctx, plane.Config(), c, operator.Options{
+		if err := operator.Run(ctx, account, c, operator.Options{
 			Log: logr.FromSlogHandler(slog.NewTextHandler(&log, nil)), Version: "test", Metrics: prometheus.NewRegistry(),
 			Now: func() time.Time { return time.Now().Add(time.Duration(w.skew.Load())) },
 		}); err != nil {
@@ -177,6 +231,9 @@ func (w *world) fleet(args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(w.Context(), filepath.Join(w.bin, "kubectl-fleet"), args...)
 	cmd.Env = append(os.Environ(), w.variables...)
+	if !w.published || !strings.HasSuffix(args[0], "enroll") {
+		cmd.Env = append(cmd.Env, w.told...)
+	}
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		return stdout.String(), fmt.Errorf("kubectl fleet %s: %w: %s", strings.Join(args, " "), err, stderr.String())

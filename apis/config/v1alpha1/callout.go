@@ -20,10 +20,13 @@ type CalloutConfig struct {
 	// broker's auth_callout xkey: without it tokens would cross the broker in
 	// clear.
 	XKeyFile string `json:"xkeyFile"`
-	// OIDC is the provider of tokens.
+	// OIDC is the provider of tokens; without an issuer devices log in by keys of
+	// their own alone.
 	OIDC OIDCSection `json:"oidc"`
-	// OpenBao has the policies.
+	// OpenBao has the policies; without an address the cluster has them, as Roster
+	// says.
 	OpenBao OpenBaoSection `json:"openbao"`
+	Roster  RosterSection  `json:"roster"`
 	// SessionMax bounds a connection: it ends then, or with the token, whichever
 	// is sooner, and the device connects anew.
 	SessionMax Duration `json:"sessionMax"`
@@ -38,12 +41,12 @@ type CalloutConfig struct {
 
 // OIDCSection says whose tokens count, and what they say.
 type OIDCSection struct {
-	// Issuer of the tokens, exactly as they spell it.
-	Issuer string `json:"issuer"`
+	// Issuer of the tokens, exactly as they spell it; "" for none.
+	Issuer string `json:"issuer,omitempty"`
 	// CAFile holds the certificates to trust at the issuer instead of the system's.
 	CAFile string `json:"caFile,omitempty"`
 	// Audience that a token must have: with Zitadel the id of the project.
-	Audience string `json:"audience"`
+	Audience string `json:"audience,omitempty"`
 	// NameClaim holds the name of the bearer; that of a device is DevicePrefix and
 	// the device id.
 	NameClaim    string `json:"nameClaim"`
@@ -64,7 +67,10 @@ func (o OIDCSection) RolesClaimName() string {
 
 // CalloutDefaults is what holds where the file is silent.
 func CalloutDefaults() CalloutConfig {
+	policies := RosterDefaults()
+	policies.Enabled = true
 	return CalloutConfig{
+		Roster:         policies,
 		OIDC:           OIDCSection{NameClaim: "client_id", DevicePrefix: "device-", MaxStale: Duration(24 * time.Hour)},
 		OpenBao:        OpenBaoDefaults(),
 		SessionMax:     Duration(time.Hour),
@@ -93,8 +99,10 @@ func (c CalloutConfig) Validate() error {
 	if err := c.OIDC.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("oidc: %w", err))
 	}
-	if err := c.OpenBao.Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("openbao: %w", err))
+	if err := validPolicies(c.OpenBao, c.Roster); err != nil {
+		errs = append(errs, err)
+	} else if c.OpenBao.Address == "" && !c.Roster.Enabled {
+		errs = append(errs, errors.New("openbao.address: missing; or set roster.enabled, to have the cluster keep the policies of devices"))
 	}
 	if c.SessionMax < Duration(time.Minute) {
 		errs = append(errs, errors.New("sessionMax: must be at least 1m"))
@@ -113,6 +121,12 @@ const keysMaxAge = 10 * time.Minute
 
 // Validate reports what is wrong with the section.
 func (o OIDCSection) Validate() error {
+	if o.Issuer == "" {
+		if o.Audience != "" || o.CAFile != "" {
+			return errors.New("issuer: missing, and audience or caFile says that there is one")
+		}
+		return nil
+	}
 	if err := validHTTP(o.Issuer); err != nil {
 		return fmt.Errorf("issuer: %w", err)
 	}

@@ -12,7 +12,7 @@ import (
 // revoked, anything at revoked/<device id>.
 type OpenBaoSection struct {
 	// Address of OpenBao, such as "https://openbao.example.com:8200".
-	Address string `json:"address"`
+	Address string `json:"address,omitempty"`
 	// CAFile holds the certificates to trust there instead of the system's.
 	CAFile string `json:"caFile,omitempty"`
 	// Mount of the engine.

@@ -16,8 +16,12 @@ type OperatorConfig struct {
 	// Signing is how desired state is signed.
 	Signing Signing `json:"signing"`
 	// OpenBao has the policies that say which labels a device may claim; without an
-	// address a device may claim any.
+	// address the cluster has them, as Roster says, and without both a device may
+	// claim any.
 	OpenBao OpenBaoSection `json:"openbao"`
+	Roster  RosterSection  `json:"roster"`
+	// Publish has the operator tell what devices are to be told when they join.
+	Publish PublishSection `json:"publish"`
 	// LeaderElection lets one of several replicas work at a time.
 	LeaderElection LeaderElection `json:"leaderElection"`
 	// Status bounds what the status costs the API server.
@@ -84,6 +88,7 @@ func OperatorDefaults() OperatorConfig {
 	policies.LoginRole = "fleet-operator"
 	return OperatorConfig{
 		OpenBao:        policies,
+		Roster:         RosterDefaults(),
 		Signing:        Signing{Validity: Duration(30 * 24 * time.Hour)},
 		LeaderElection: LeaderElection{Enabled: true, Namespace: "fleet-system"},
 		Status:         StatusBudget{PatchesPerSecond: 200},
@@ -107,12 +112,13 @@ func (c OperatorConfig) Validate() error {
 	if err := c.Signing.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("signing: %w", err))
 	}
-	if c.OpenBao.Address != "" {
-		if err := c.OpenBao.Validate(); err != nil {
-			errs = append(errs, fmt.Errorf("openbao: %w", err))
-		}
+	if err := validPolicies(c.OpenBao, c.Roster); err != nil {
+		errs = append(errs, err)
 	}
-	if c.LeaderElection.Enabled && c.LeaderElection.Namespace == "" {
+	if err := c.Publish.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("publish: %w", err))
+	}
+	if (c.LeaderElection.Enabled || c.Publish.ConfigMap != "") && c.LeaderElection.Namespace == "" {
 		errs = append(errs, errors.New("leaderElection.namespace: must not be empty"))
 	}
 	if c.Status.PatchesPerSecond < 1 {

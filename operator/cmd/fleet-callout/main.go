@@ -1,5 +1,5 @@
 // Command fleet-callout decides for the broker who may connect. It reads its flags
-// and its configuration file, and packages callout and openbao do the rest.
+// and its configuration file, and packages callout, roster and openbao do the rest.
 package main
 
 import (
@@ -16,14 +16,17 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 
 	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/operator/callout"
 	"github.com/nationtech/harmony-fleet/operator/openbao"
 	"github.com/nationtech/harmony-fleet/operator/program"
+	"github.com/nationtech/harmony-fleet/operator/roster"
 )
 
 // version is set by the linker in releases.
@@ -41,11 +44,12 @@ func main() {
 
 const help = `fleet-callout decides for the NATS broker who may connect, and as what.
 
-A device brings a token of the OpenID provider, or signs with a key of its own;
-people and the operator bring tokens. A device that joins brings a token of
-enrolment, and its key is written into its policy, once. The device's policy is read from OpenBao,
-and so is which devices are revoked: their connections are cut within seconds.
-Any number of replicas may run.
+A device signs with a key of its own, or brings a token of the OpenID provider, where
+there is one; people bring tokens. A device that joins brings a token of enrolment,
+and its key is written into its policy, once. The cluster has the policies of
+devices, as DevicePolicies, or OpenBao, where its address is set, and so they say
+which devices are revoked: their connections are cut within seconds. Any number of
+replicas may run.
 
 The configuration is a YAML file; what it leaves out has a default:
 
@@ -54,7 +58,7 @@ Probes:  /healthz and /readyz at probeAddress.
 Metrics: /metrics at metricsAddress; names begin with fleet_callout_.`
 
 func command() *cobra.Command {
-	var file string
+	var file, kubeconfig string
 	cmd := &cobra.Command{
 		Use:           "fleet-callout --config FILE",
 		Short:         "Decide for the broker who may connect",
@@ -68,19 +72,20 @@ func command() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return run(cmd, c)
+			return run(cmd, c, kubeconfig)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "/etc/fleet-callout/config.yaml", "configuration `file`")
+	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig `file`; without it, $KUBECONFIG or the pod's service account is used; not needed with OpenBao")
 	return cmd
 }
 
 // run works until the command's context ends.
-func run(cmd *cobra.Command, c config.CalloutConfig) error {
+func run(cmd *cobra.Command, c config.CalloutConfig, kubeconfig string) error {
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	log := program.Logger(cmd.ErrOrStderr(), c.LogLevel)
-	policies, err := openbao.New(openbao.Options{Config: c.OpenBao, Log: log.WithName("openbao"), Now: time.Now})
+	policies, err := open(c, kubeconfig, log)
 	if err != nil {
 		return err
 	}
@@ -102,6 +107,31 @@ func run(cmd *cobra.Command, c config.CalloutConfig) error {
 	defer watching.Wait()
 	defer cancel()
 	return service.Run(ctx)
+}
+
+// store is where the policies of devices are kept.
+type store interface {
+	callout.Policies
+	callout.Enrolments
+	// Run keeps up with them until ctx ends, and calls cut with the devices that may
+	// no longer be connected.
+	Run(ctx context.Context, cut func([]wire.DeviceID))
+	Ready() error
+	Close()
+}
+
+// open opens the store that the configuration names, and tells which that is.
+func open(c config.CalloutConfig, kubeconfig string, log logr.Logger) (store, error) {
+	if c.OpenBao.Address != "" {
+		log.Info("OpenBao keeps the policies of devices", "address", c.OpenBao.Address)
+		return openbao.New(openbao.Options{Config: c.OpenBao, Log: log.WithName("openbao"), Now: time.Now})
+	}
+	kube, err := program.KubeConfig(kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("%w; or set openbao.address, where OpenBao keeps the policies of devices", err)
+	}
+	log.Info("the cluster keeps the policies of devices, as DevicePolicies", "address", kube.Host)
+	return roster.New(roster.Options{Kube: kube, Config: c.Roster, Log: log.WithName("roster"), Now: time.Now})
 }
 
 // serve serves the probes and the metrics.

@@ -15,11 +15,14 @@ import (
 	"github.com/nats-io/nats.go"
 
 	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/crds"
 	"github.com/nationtech/harmony-fleet/apis/policy"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/operator/program"
+	"github.com/nationtech/harmony-fleet/operator/roster"
 	"github.com/nationtech/harmony-fleet/smoke/auth"
 	"github.com/nationtech/harmony-fleet/smoke/broker"
+	"github.com/nationtech/harmony-fleet/smoke/kube"
 	"github.com/nationtech/harmony-fleet/smoke/process"
 	"github.com/nationtech/harmony-fleet/smoke/programs"
 )
@@ -39,7 +42,7 @@ func buildAndRun(m *testing.M) int {
 		panic(err)
 	}
 	binary = filepath.Join(dir, "fleet-callout")
-	return m.Run()
+	return kube.RunTests(m)
 }
 
 func TestCommand(t *testing.T) {
@@ -81,30 +84,64 @@ func TestExampleIsComplete(t *testing.T) {
 	}
 }
 
-// site is everything around the program: the broker that asks it, the provider
-// and OpenBao.
+// site is everything around the program: the broker that asks it, and what it asks
+// itself: a provider and OpenBao, or the cluster.
 type site struct {
 	*testing.T
 	broker *broker.Broker
-	auth   *auth.Auth
-	logs   []string // files, one of each replica
+	auth   *auth.Auth         // nil without a provider and OpenBao
+	plane  *kube.ControlPlane // nil with OpenBao
+	logs   []string           // files, one of each replica
+
+	// replica writes the configuration file of one; env is for all of them.
+	replica func(name string) (file, readyURL string, err error)
+	env     []string
 }
 
+// newSite has a provider and OpenBao, and two devices that bring tokens.
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{T: t}
+	s := bareSite(t)
 	var err error
-	s.broker, err = broker.Start(t.Context(), broker.Options{Callout: true, LoginTimeout: 5 * time.Second})
-	s.must(err)
-	t.Cleanup(s.broker.Stop)
 	s.auth, err = auth.Start(t.Context(), auth.Options{Dir: t.TempDir(), Callout: s.broker.Callout()})
 	s.must(err)
 	t.Cleanup(s.auth.Stop)
+	s.replica = s.auth.Replica
 	for _, id := range []wire.DeviceID{"pi-1", "pi-2"} {
 		_, err := s.auth.Enrol(t.Context(), id, policy.Policy{})
 		s.must(err)
 	}
 	return s
+}
+
+// newSiteHere has a cluster and nothing else.
+func newSiteHere(t *testing.T) *site {
+	t.Helper()
+	s := bareSite(t)
+	s.plane = kube.Shared(t)
+	s.must(kube.InstallCRDs(t.Context(), s.plane.Config(), crds.All()))
+	dir := t.TempDir()
+	_, kubeconfig, err := s.plane.Account(t.Context(), dir, "fleet-callout", roster.CalloutRules())
+	s.must(err)
+	s.env = []string{"KUBECONFIG=" + kubeconfig}
+	s.replica = func(name string) (string, string, error) { return auth.Replica(s.broker.Callout(), dir, name) }
+	return s
+}
+
+func bareSite(t *testing.T) *site {
+	t.Helper()
+	b, err := broker.Start(t.Context(), broker.Options{Callout: true, LoginTimeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Stop)
+	return &site{T: t, broker: b}
+}
+
+// eachStore does a test with either store of policies.
+func eachStore(t *testing.T, test func(*site)) {
+	t.Run("OpenBao", func(t *testing.T) { test(newSite(t)) })
+	t.Run("the cluster", func(t *testing.T) { test(newSiteHere(t)) })
 }
 
 func (s *site) must(err error) {
@@ -117,10 +154,10 @@ func (s *site) must(err error) {
 // start runs a replica and returns when it is ready.
 func (s *site) start() *process.Process {
 	s.Helper()
-	file, readyURL, err := s.auth.Replica(fmt.Sprint("callout-", len(s.logs)+1))
+	file, readyURL, err := s.replica(fmt.Sprint("callout-", len(s.logs)+1))
 	s.must(err)
 	s.logs = append(s.logs, file+".log")
-	p, err := process.Start(process.Spec{Path: binary, Args: []string{"--config", file}, Log: file + ".log"})
+	p, err := process.Start(process.Spec{Path: binary, Args: []string{"--config", file}, Env: s.env, Log: file + ".log"})
 	s.must(err)
 	s.Cleanup(func() {
 		p.Stop(0)
@@ -149,21 +186,22 @@ func (s *site) eventually(what string, holds func() bool) {
 	}
 }
 
-func (s *site) token(id wire.DeviceID) string {
+// token lets a device in that the provider knows.
+func (s *site) token(id wire.DeviceID) nats.Option {
 	s.Helper()
 	claims, err := s.auth.Provider.Claims("device-" + string(id))
 	s.must(err)
 	token, err := s.auth.Provider.Token(claims)
 	s.must(err)
-	return token
+	return nats.Token(token)
 }
 
 // connect connects as a device; closed ends with the connection.
-func (s *site) connect(token string) (closed <-chan struct{}, err error) {
+func (s *site) connect(as ...nats.Option) (closed <-chan struct{}, err error) {
 	s.Helper()
 	ended := make(chan struct{})
-	nc, err := nats.Connect(s.broker.URL(), nats.Token(token), nats.NoReconnect(), nats.Timeout(10*time.Second),
-		nats.ClosedHandler(func(*nats.Conn) { close(ended) }))
+	nc, err := nats.Connect(s.broker.URL(), append([]nats.Option{nats.NoReconnect(), nats.Timeout(10 * time.Second),
+		nats.ClosedHandler(func(*nats.Conn) { close(ended) })}, as...)...)
 	if err == nil {
 		s.Cleanup(nc.Close)
 	}
@@ -173,27 +211,30 @@ func (s *site) connect(token string) (closed <-chan struct{}, err error) {
 // TestRevokeCutsOne: two replicas, two devices, one of which is revoked: it is cut
 // off and stays out, and the other one notices nothing.
 func TestRevokeCutsOne(t *testing.T) {
-	s := newSite(t)
-	s.start()
-	s.start()
-	stolen, err := s.connect(s.token("pi-1"))
-	s.must(err)
-	kept, err := s.connect(s.token("pi-2"))
-	s.must(err)
-	s.must(s.auth.Bao.Revoke(t.Context(), "pi-1", "stolen"))
-	select {
-	case <-stolen:
-	case <-time.After(30 * time.Second):
-		t.Error("the revoked device stays connected")
-	}
-	// Both replicas look every two seconds; until then the other may let it in, and
-	// cuts it off again.
-	s.eventually("it stays out", func() bool { _, err := s.connect(s.token("pi-1")); return errors.Is(err, nats.ErrAuthorization) })
-	select {
-	case <-kept:
-		t.Error("the other device was cut off")
-	default:
-	}
+	eachStore(t, func(s *site) {
+		s.start()
+		s.start()
+		a := s.admin()
+		thief, owner := s.member(a, "pi-8"), s.member(a, "pi-9")
+		stolen, err := s.connect(thief...)
+		s.must(err)
+		kept, err := s.connect(owner...)
+		s.must(err)
+		s.must(a.PutRevocation(s.Context(), "pi-8", policy.Revocation{Reason: "stolen"}, s.records(a, "pi-8").RevocationVersion))
+		select {
+		case <-stolen:
+		case <-time.After(30 * time.Second):
+			s.Error("the revoked device stays connected")
+		}
+		// A replica may hear of it later than the other, let it in once more, and cut
+		// it off again.
+		s.eventually("it stays out", func() bool { _, err := s.connect(thief...); return errors.Is(err, nats.ErrAuthorization) })
+		select {
+		case <-kept:
+			s.Error("the other device was cut off")
+		default:
+		}
+	})
 }
 
 // TestReplicaDies: the other one answers.

@@ -44,7 +44,7 @@ func keysCommand(kubeconfig *string) *cobra.Command {
 			if namespace == "" {
 				return errors.New("--namespace is missing, and so is $POD_NAMESPACE")
 			}
-			kube, err := kubeConfig(*kubeconfig)
+			kube, err := program.KubeConfig(*kubeconfig)
 			if err != nil {
 				return err
 			}

@@ -11,8 +11,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 	"github.com/nationtech/harmony-fleet/operator"
@@ -61,7 +59,7 @@ func command() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			kube, err := kubeConfig(kubeconfig)
+			kube, err := program.KubeConfig(kubeconfig)
 			if err != nil {
 				return err
 			}
@@ -74,24 +72,6 @@ func command() *cobra.Command {
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.AddCommand(keysCommand(&kubeconfig))
 	return cmd
-}
-
-// kubeConfig finds the cluster: the flag, $KUBECONFIG, or the pod's own account.
-func kubeConfig(file string) (*rest.Config, error) {
-	if file == "" && os.Getenv(clientcmd.RecommendedConfigPathEnvVar) == "" {
-		c, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("finding the cluster: not in a pod, and neither --kubeconfig nor $KUBECONFIG is set: %w", err)
-		}
-		return c, nil
-	}
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = file
-	c, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
-	if err != nil {
-		return nil, fmt.Errorf("reading the kubeconfig: %w", err)
-	}
-	return c, nil
 }
 
 // example is a configuration with the defaults and the fields that have none.
