@@ -1,7 +1,7 @@
 // Package tools builds the programs that the tests and the demo run but that
-// are not the product's own: Kubernetes, etcd, the NATS command line and a
-// server with OpenBao's API. Each has a Go module below this folder that pins
-// its version, and the last its source as well; the binaries lie in the user's
+// are not the product's own: Kubernetes, etcd, CoreDNS, the NATS command line and
+// a server with OpenBao's API. Each has a Go module below this folder that pins
+// its version, and some of its source as well; the binaries lie in the user's
 // cache, outside the tree. It never downloads a binary and never runs what it
 // built.
 package tools
@@ -33,10 +33,12 @@ type Tool struct {
 // String is the name of the program.
 func (t Tool) String() string { return t.name }
 
-// module is a folder beside this file with a go.mod, built as a whole: what its
-// programs share is compiled once.
+// module is a folder beside this file with a go.mod. Its tools, which may be some of
+// those that the go.mod has, are built as a whole: what they share is compiled once.
 type module struct {
 	folder string
+	// part tells modules of one folder apart; "" when there is one.
+	part string
 	// source is the required module whose version is the version of the tools.
 	source string
 	// own says that the folder also has the source of the program's main package,
@@ -49,13 +51,24 @@ type module struct {
 	tools       []Tool
 }
 
+var kubernetesVersionVars = []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"}
+
 var (
 	kubernetes = &module{
 		folder:      "kubernetes",
 		source:      "k8s.io/kubernetes",
-		versionVars: []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"},
+		versionVars: kubernetesVersionVars,
 		coldMinutes: 6,
 	}
+	// What only a cluster with a node needs: tests do not wait for it.
+	kubernetesNode = &module{
+		folder:      "kubernetes",
+		part:        "node",
+		source:      "k8s.io/kubernetes",
+		versionVars: kubernetesVersionVars,
+		coldMinutes: 3,
+	}
+	coredns = &module{folder: "coredns", source: "github.com/coredns/coredns", own: true, coldMinutes: 1}
 	etcd    = &module{folder: "etcd", source: "go.etcd.io/etcd/server/v3", coldMinutes: 1}
 	nats    = &module{folder: "nats", source: "github.com/nats-io/natscli", coldMinutes: 1}
 	openbao = &module{folder: "openbao", source: "github.com/hashicorp/vault", own: true, coldMinutes: 6}
@@ -64,6 +77,12 @@ var (
 	KubeAPIServer         = kubernetes.tool("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")
 	KubeControllerManager = kubernetes.tool("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager")
 	Kubectl               = kubernetes.tool("kubectl", "k8s.io/kubernetes/cmd/kubectl")
+	// KubeScheduler, KubeProxy and Kubelet come from another.
+	KubeScheduler = kubernetesNode.tool("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler")
+	KubeProxy     = kubernetesNode.tool("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy")
+	Kubelet       = kubernetesNode.tool("kubelet", "k8s.io/kubernetes/cmd/kubelet")
+	// CoreDNS is the cluster's name server.
+	CoreDNS = coredns.tool("coredns", "github.com/nationtech/harmony-fleet/smoke/tools/coredns")
 	// Etcd is the etcd server.
 	Etcd = etcd.tool("etcd", "go.etcd.io/etcd/server/v3")
 	// NATS is the NATS command line, called nats.
@@ -148,6 +167,9 @@ func (m *module) version(folder string) (string, error) {
 // is our own, a hash of the folder.
 func (m *module) key(folder, version string) (string, error) {
 	key := m.folder + "-" + version
+	if m.part != "" {
+		key = m.folder + "-" + m.part + "-" + version
+	}
 	if !m.own {
 		return key, nil
 	}
