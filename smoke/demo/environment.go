@@ -19,6 +19,7 @@ import (
 	"github.com/nationtech/harmony-fleet/smoke/podman"
 	"github.com/nationtech/harmony-fleet/smoke/process"
 	"github.com/nationtech/harmony-fleet/smoke/registry"
+	"github.com/nationtech/harmony-fleet/smoke/steps"
 )
 
 // device is one device of the demo: a podman service and an agent.
@@ -96,7 +97,7 @@ type startStep struct {
 
 // start brings everything up in the order in which it depends on each other.
 func (e *environment) start(ctx context.Context) error {
-	steps := []startStep{
+	order := []startStep{
 		{"making sure that podman is installed", func(ctx context.Context) error { return podman.EnsureInstalled(ctx, e.out) }},
 		{"bringing a cluster up (the first time it is built from source, which takes minutes)", e.startCluster},
 		{"building the nats command line, and kubectl (a minute the first time)", e.buildTools},
@@ -104,15 +105,15 @@ func (e *environment) start(ctx context.Context) error {
 		{"starting the broker", e.startBroker},
 	}
 	if e.options.Auth {
-		steps = append(steps, startStep{"starting an OpenID provider, OpenBao (the first time it is built from source, which takes minutes) and two replicas of fleet-callout", e.startAuth})
+		order = append(order, startStep{"starting an OpenID provider, OpenBao (the first time it is built from source, which takes minutes) and two replicas of fleet-callout", e.startAuth})
 	}
-	steps = append(steps, []startStep{
+	order = append(order, []startStep{
 		{"starting a registry with the images hello:v1 and hello:v2", e.startRegistry},
 		{"starting the operator", e.startOperator},
 		{"starting device-a and device-b", e.startDevices},
 	}...)
-	for _, s := range steps {
-		if err := step(e.out, s.what, func() error { return s.run(ctx) }); err != nil {
+	for _, s := range order {
+		if err := steps.Run(e.out, s.what, func() error { return s.run(ctx) }); err != nil {
 			return err
 		}
 	}

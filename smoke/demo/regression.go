@@ -14,6 +14,7 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/operator/bus"
 	"github.com/nationtech/harmony-fleet/smoke/images"
+	"github.com/nationtech/harmony-fleet/smoke/steps"
 )
 
 // checkTimeout bounds each check of the regression.
@@ -49,11 +50,11 @@ func (e *environment) regression(ctx context.Context) error {
 		begin := time.Now()
 		err := withTimeout(ctx, check.run)
 		if err != nil {
-			fmt.Fprintf(e.out, "FAIL %s (%s)\n%s", check.what, seconds(begin), e.logTails())
+			fmt.Fprintf(e.out, "FAIL %s (%s)\n%s", check.what, steps.Since(begin), e.logTails())
 			fmt.Fprintf(e.out, "%d passed, 1 failed, %d not run\n", passed, len(checks)-passed-1)
 			return fmt.Errorf("%s: %w", check.what, err)
 		}
-		fmt.Fprintf(e.out, "ok %s (%s)\n", check.what, seconds(begin))
+		fmt.Fprintf(e.out, "ok %s (%s)\n", check.what, steps.Since(begin))
 	}
 	fmt.Fprintf(e.out, "%d passed, 0 failed\n", len(checks))
 	return nil
