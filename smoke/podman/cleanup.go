@@ -6,50 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/nationtech/harmony-fleet/smoke/claim"
 )
 
 const temporaryPrefix = "fleet-pod-"
 
-// claim marks the folder as in use for as long as this process lives.
-func claim(dir string) (*os.File, error) {
-	file, err := os.OpenFile(filepath.Join(dir, "owner.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("claiming %s: %w", dir, err)
-	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("claiming %s, which another process uses: %w", dir, err)
-	}
-	return file, nil
-}
-
 // reapAbandoned removes what test processes left that were killed: containers
 // outlive the service that started them.
-func reapAbandoned() error {
-	// The command is written after the claim: a folder without it is being made.
-	commands, err := filepath.Glob(filepath.Join(os.TempDir(), temporaryPrefix+"*", "podman"))
-	if err != nil {
-		return fmt.Errorf("looking for abandoned services: %w", err)
-	}
-	for _, command := range commands {
-		dir := filepath.Dir(command)
-		owner, err := claim(dir)
-		if err != nil {
-			continue // in use, or gone since
-		}
-		err = remove(dir)
-		owner.Close()
-		if err != nil {
-			return fmt.Errorf("removing an abandoned service: %w", err)
-		}
-	}
-	return nil
-}
+func reapAbandoned() error { return claim.Reap(temporaryPrefix, "podman", remove) }
 
 // remove deletes the containers of the storage in dir, then dir.
 func remove(dir string) error {

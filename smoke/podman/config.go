@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"text/template"
 	"time"
+
+	"github.com/nationtech/harmony-fleet/smoke/overlay"
 )
 
 // settings are what the configuration files of one service are made from.
@@ -92,9 +94,11 @@ func (s *Service) configure(rootless bool) error {
 			return fmt.Errorf("making the folder for %s: %w", name, err)
 		}
 	}
-	driver, err := storageDriver(s.dir)
-	if err != nil {
+	driver := "overlay"
+	if works, err := overlay.Works(s.dir); err != nil {
 		return err
+	} else if !works {
+		driver = "vfs"
 	}
 	network, err := newNetwork()
 	if err != nil {
@@ -124,22 +128,6 @@ func (s *Service) configure(rootless bool) error {
 		return fmt.Errorf("writing the network: %w", err)
 	}
 	return nil
-}
-
-// overlayMagic is the file system type of overlayfs, see statfs(2).
-const overlayMagic = 0x794c7630
-
-// storageDriver is overlay, except where the folder lies on an overlay itself,
-// as in a container: the kernel does not stack those.
-func storageDriver(dir string) (string, error) {
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(dir, &fs); err != nil {
-		return "", fmt.Errorf("looking at the file system of %s: %w", dir, err)
-	}
-	if fs.Type == overlayMagic {
-		return "vfs", nil
-	}
-	return "overlay", nil
 }
 
 // rlimitNproc is RLIMIT_NPROC, which package syscall does not name.

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/nationtech/harmony-fleet/smoke/claim"
 	"github.com/nationtech/harmony-fleet/smoke/process"
 )
 
@@ -93,7 +94,7 @@ func claimed(dir string) (*Service, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the folder of a podman service: %w", err)
 	}
-	owner, err := claim(dir)
+	owner, err := claim.Take(dir)
 	s.owner = owner
 	return s, err
 }
