@@ -29,6 +29,9 @@ import (
 //go:embed hello/main.go
 var helloSource []byte
 
+//go:embed pause/main.go
+var pauseSource []byte
+
 // Port is where the hello program serves unless PORT says otherwise.
 const Port = 8080
 
@@ -49,65 +52,85 @@ func WrongArch(version string) (v1.Image, error) {
 }
 
 func hello(version, arch string) (v1.Image, error) {
-	binary, err := compile(arch)
+	return program{name: "hello", source: helloSource, arch: arch}.image(v1.Config{
+		Env:          []string{"VERSION=" + version},
+		ExposedPorts: map[string]struct{}{fmt.Sprintf("%d/tcp", Port): {}},
+	})
+}
+
+// Pause is an image of the pause program (see its folder) for this machine.
+func Pause() (v1.Image, error) { return pause().image(v1.Config{}) }
+
+// PauseProgram is the path of the pause program on this machine.
+func PauseProgram() (string, error) { return pause().compile() }
+
+func pause() program { return program{name: "pause", source: pauseSource, arch: runtime.GOARCH} }
+
+// program is one that an image consists of.
+type program struct {
+	name   string
+	source []byte
+	arch   string
+}
+
+// image holds the program as its entrypoint, with else the given configuration.
+func (p program) image(config v1.Config) (v1.Image, error) {
+	path, err := p.compile()
 	if err != nil {
 		return nil, err
 	}
-	layer, err := layerOf("hello", binary)
+	binary, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s for %s: %w", p.name, p.arch, err)
+	}
+	layer, err := layerOf(p.name, binary)
 	if err != nil {
 		return nil, err
 	}
 	image, err := mutate.AppendLayers(empty.Image, layer)
 	if err != nil {
-		return nil, fmt.Errorf("adding the layer of hello %s: %w", version, err)
+		return nil, fmt.Errorf("adding the layer of %s: %w", p.name, err)
 	}
 	file, err := image.ConfigFile()
 	if err != nil {
-		return nil, fmt.Errorf("reading the configuration of hello %s: %w", version, err)
+		return nil, fmt.Errorf("reading the configuration of %s: %w", p.name, err)
 	}
 	file = file.DeepCopy()
-	file.OS, file.Architecture = "linux", arch
+	file.OS, file.Architecture = "linux", p.arch
 	file.Created = v1.Time{Time: time.Unix(0, 0).UTC()}
-	file.Config = v1.Config{
-		Entrypoint:   []string{"/hello"},
-		Env:          []string{"VERSION=" + version},
-		ExposedPorts: map[string]struct{}{fmt.Sprintf("%d/tcp", Port): {}},
-	}
+	file.Config = config
+	file.Config.Entrypoint = []string{"/" + p.name}
 	image, err = mutate.ConfigFile(image, file)
 	if err != nil {
-		return nil, fmt.Errorf("configuring hello %s: %w", version, err)
+		return nil, fmt.Errorf("configuring %s: %w", p.name, err)
 	}
 	return image, nil
 }
 
-// compile builds the hello program, statically linked, or finds it in the cache
-// under the digest of its source and the compiler's version.
-func compile(arch string) ([]byte, error) {
-	digest := sha256.Sum256(slices.Concat(helloSource, []byte(runtime.Version())))
+// compile builds the program, statically linked, or finds it in the cache under the
+// digest of its source and the compiler's version.
+func (p program) compile() (path string, err error) {
+	digest := sha256.Sum256(slices.Concat(p.source, []byte(runtime.Version())))
 	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout)
 	defer cancel()
-	dir, err := tools.Cached(ctx, fmt.Sprintf("hello-%x-%s", digest[:6], arch), func(dir string) error {
-		for name, content := range map[string][]byte{"main.go": helloSource, "go.mod": []byte("module hello\n\ngo 1.26\n")} {
+	dir, err := tools.Cached(ctx, fmt.Sprintf("%s-%x-%s", p.name, digest[:6], p.arch), func(dir string) error {
+		for name, content := range map[string][]byte{"main.go": p.source, "go.mod": []byte("module " + p.name + "\n\ngo 1.26\n")} {
 			if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 				return fmt.Errorf("writing the source: %w", err)
 			}
 		}
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", "hello", ".")
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", p.name, ".")
 		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off", "GOOS=linux", "GOARCH="+arch)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off", "GOOS=linux", "GOARCH="+p.arch)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("go build: %w\n%s", err, out)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("compiling hello for %s: %w", arch, err)
+		return "", fmt.Errorf("compiling %s for %s: %w", p.name, p.arch, err)
 	}
-	binary, err := os.ReadFile(filepath.Join(dir, "hello"))
-	if err != nil {
-		return nil, fmt.Errorf("reading hello for %s: %w", arch, err)
-	}
-	return binary, nil
+	return filepath.Join(dir, p.name), nil
 }
 
 // layerOf is a layer with one executable file, dated 1970 so that its digest

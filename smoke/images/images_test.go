@@ -3,6 +3,7 @@ package images
 import (
 	"io"
 	"runtime"
+	"slices"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -31,6 +32,21 @@ func TestHelloIsReproducible(t *testing.T) {
 	other, err := Hello("v2")
 	if three := digest(t, other, err); one == three {
 		t.Error("two versions have the same digest")
+	}
+}
+
+// A runtime finds the program where the configuration says.
+func TestPause(t *testing.T) {
+	image, err := Pause()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"/pause"}; !slices.Equal(file.Config.Entrypoint, want) {
+		t.Errorf("the entrypoint is %v, want %v", file.Config.Entrypoint, want)
 	}
 }
 

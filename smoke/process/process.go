@@ -25,6 +25,10 @@ type Spec struct {
 	Dir string
 	// Log is the file that standard output and error are appended to.
 	Log string
+	// Namespaces are the kinds that the program gets of its own, as clone(2) has
+	// them (CLONE_NEWPID, …). One with its own process ids takes everything in
+	// them along when it ends.
+	Namespaces uintptr
 }
 
 // Process is one running program.
@@ -44,7 +48,7 @@ func Start(spec Spec) (*Process, error) {
 	cmd := exec.Command(spec.Path, spec.Args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = spec.Dir, log, log
 	cmd.Env = append(os.Environ(), spec.Env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: spec.Namespaces}
 
 	p := &Process{spec: spec, cmd: cmd, exited: make(chan struct{})}
 	started := make(chan error)

@@ -10,6 +10,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -25,9 +26,13 @@ func main() {
 	exitCode := flag.Int("exit-code", 0, "exit code with -exit-after")
 	ignoreTerm := flag.Bool("ignore-term", false, "keep running on SIGTERM")
 	check := flag.String("check", "", "do not serve: exit 0 when this URL answers 200, else 1")
+	lookup := flag.String("lookup", "", "do not serve: print the addresses of this name, exit 1 when there are none")
 	flag.Parse()
 	if *check != "" {
 		os.Exit(healthCheck(*check))
+	}
+	if *lookup != "" {
+		os.Exit(addresses(*lookup))
 	}
 	if *exitAfter > 0 {
 		time.AfterFunc(*exitAfter, func() { exit(*exitCode, "time is up") })
@@ -67,6 +72,16 @@ func healthCheck(url string) int {
 	if response.StatusCode != http.StatusOK {
 		return 1
 	}
+	return 0
+}
+
+func addresses(name string) int {
+	found, err := net.LookupHost(name)
+	if err != nil {
+		fmt.Println("hello:", err)
+		return 1
+	}
+	fmt.Println(strings.Join(found, "\n"))
 	return 0
 }
 
