@@ -2,14 +2,18 @@
 // the demo: etcd, kube-apiserver with RBAC on, the two controllers that deletion
 // needs (namespaces and garbage collection) and the one that aggregates
 // ClusterRoles. It needs no privileges and no container runtime. It never runs
-// pods: there is no scheduler and no node.
+// pods: there is no scheduler and no node. Those come with package cluster, for
+// which it listens where they reach it and runs all controllers.
 package kube
 
 import (
 	"context"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -20,6 +24,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/nationtech/harmony-fleet/smoke/pki"
 	"github.com/nationtech/harmony-fleet/smoke/process"
 	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
@@ -37,9 +42,32 @@ type Options struct {
 	// certificate, with tokens of which OpenID provider. The API server must reach
 	// that provider by https. When empty, it knows no provider.
 	Authentication []byte
+	// Network lets nodes join; the zero value is a control plane without.
+	Network Network
 	// Progress hears about building the programs the first time; nil means
 	// standard error.
 	Progress io.Writer
+}
+
+// Network is where a control plane meets its nodes.
+type Network struct {
+	// Address of this machine that nodes and pods reach. The API server listens
+	// there, and not on loopback.
+	Address netip.Addr
+	// Services are the addresses that Services get. This machine must route to
+	// them, for webhooks.
+	Services netip.Prefix
+}
+
+// port of the API server on an address that is the cluster's alone.
+const port = 6443
+
+// host is the name under which this machine reaches the API server.
+func (n Network) host() string {
+	if n.Address.IsValid() {
+		return n.Address.String()
+	}
+	return "127.0.0.1"
 }
 
 // ControlPlane is a running control plane, or an existing cluster.
@@ -48,6 +76,8 @@ type ControlPlane struct {
 	temporary  bool
 	kubeconfig string
 	config     *rest.Config
+	ca         *pki.Authority
+	network    Network
 	port       int
 	binaries   map[string]string
 	etcdURL    string
@@ -80,7 +110,7 @@ func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 	if o.Progress == nil {
 		o.Progress = os.Stderr
 	}
-	c := &ControlPlane{dir: o.Dir, binaries: map[string]string{}, running: map[string]*process.Process{}}
+	c := &ControlPlane{dir: o.Dir, network: o.Network, binaries: map[string]string{}, running: map[string]*process.Process{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("starting a control plane: %w", err), c.Stop())
@@ -171,25 +201,53 @@ func (c *ControlPlane) prepare() (err error) {
 		c.temporary = true
 	}
 	for _, name := range []string{"pki", "log"} {
-		if err := os.MkdirAll(filepath.Join(c.dir, name), 0o700); err != nil {
+		if err := os.MkdirAll(c.path(name), 0o700); err != nil {
 			return fmt.Errorf("making the folder for %s: %w", name, err)
 		}
 	}
-	ca, admin, err := writePKI(filepath.Join(c.dir, "pki"))
+	admin, err := c.writePKI(c.path("pki"))
 	if err != nil {
 		return err
 	}
-	if c.port, err = process.FreePort(); err != nil {
-		return err
+	if c.port = port; !c.network.Address.IsValid() {
+		if c.port, err = process.FreePort(); err != nil {
+			return err
+		}
 	}
-	c.config = &rest.Config{
-		Host:            "https://127.0.0.1:" + strconv.Itoa(c.port),
-		TLSClientConfig: rest.TLSClientConfig{CAData: ca.PEM, CertData: admin.Cert, KeyData: admin.Key},
-		QPS:             -1,
-	}
-	c.kubeconfig = filepath.Join(c.dir, "admin.kubeconfig")
+	c.config = c.configOf(admin)
+	c.kubeconfig = c.path("admin.kubeconfig")
 	return writeKubeconfig(c.kubeconfig, c.config)
 }
+
+func (c *ControlPlane) path(parts ...string) string {
+	return filepath.Join(append([]string{c.dir}, parts...)...)
+}
+
+// configOf is the configuration of the client that has the pair.
+func (c *ControlPlane) configOf(client pki.Pair) *rest.Config {
+	return &rest.Config{
+		Host:            "https://" + net.JoinHostPort(c.network.host(), strconv.Itoa(c.port)),
+		TLSClientConfig: rest.TLSClientConfig{CAData: c.ca.PEM, CertData: client.Cert, KeyData: client.Key},
+		QPS:             -1,
+	}
+}
+
+// Admit writes a kubeconfig file for a part of the cluster, such as a kubelet, that
+// is known by this name and in these groups.
+func (c *ControlPlane) Admit(file, name string, groups ...string) error {
+	if c.ca == nil {
+		return ErrExisting
+	}
+	pair, err := c.ca.Issue(pkix.Name{CommonName: name, Organization: groups})
+	if err != nil {
+		return err
+	}
+	return writeKubeconfig(file, c.configOf(pair))
+}
+
+// ClientCA is the file with the authority of all clients' certificates, which
+// a kubelet needs to know the API server by.
+func (c *ControlPlane) ClientCA() string { return c.path("pki", "ca.crt") }
 
 // writeAuthentication keeps the configuration where every start of the API server
 // finds it.
@@ -197,7 +255,7 @@ func (c *ControlPlane) writeAuthentication(configuration []byte) error {
 	if len(configuration) == 0 {
 		return nil
 	}
-	c.authentication = filepath.Join(c.dir, "authentication.yaml")
+	c.authentication = c.path("authentication.yaml")
 	if err := os.WriteFile(c.authentication, configuration, 0o600); err != nil {
 		return fmt.Errorf("writing the authentication configuration: %w", err)
 	}

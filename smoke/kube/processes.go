@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -14,7 +13,7 @@ import (
 )
 
 func (c *ControlPlane) start(name string, args ...string) (*process.Process, error) {
-	p, err := process.Start(process.Spec{Path: c.binaries[name], Args: args, Log: filepath.Join(c.dir, "log", name+".log")})
+	p, err := process.Start(process.Spec{Path: c.binaries[name], Args: args, Log: c.path("log", name+".log")})
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +35,7 @@ func (c *ControlPlane) startEtcd(ctx context.Context, fsync bool) error {
 	c.etcdURL = "http://127.0.0.1:" + strconv.Itoa(client)
 	peerURL := "http://127.0.0.1:" + strconv.Itoa(peer)
 	p, err := c.start(etcdName,
-		"--name=fleet", "--data-dir="+filepath.Join(c.dir, "etcd"),
+		"--name=fleet", "--data-dir="+c.path("etcd"),
 		"--listen-client-urls="+c.etcdURL, "--advertise-client-urls="+c.etcdURL,
 		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL, "--initial-cluster=fleet="+peerURL,
 		"--log-level=warn", "--unsafe-no-fsync="+strconv.FormatBool(!fsync))
@@ -61,21 +60,16 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
 	if _, running := c.PIDs()[apiServerName]; running {
 		return nil
 	}
-	pki := filepath.Join(c.dir, "pki")
 	args := []string{
 		"--etcd-servers=" + c.etcdURL,
-		"--bind-address=127.0.0.1", "--secure-port=" + strconv.Itoa(c.port),
-		// A loopback address may not be advertised. Nothing routes to this one,
-		// reserved for documentation, and nothing publishes it.
-		"--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none",
-		"--service-cluster-ip-range=10.0.0.0/24",
-		"--authorization-mode=RBAC",
-		"--client-ca-file=" + filepath.Join(pki, "ca.crt"),
-		"--tls-cert-file=" + filepath.Join(pki, "server.crt"), "--tls-private-key-file=" + filepath.Join(pki, "server.key"),
+		"--bind-address=" + c.network.host(), "--secure-port=" + strconv.Itoa(c.port),
+		"--client-ca-file=" + c.ClientCA(),
+		"--tls-cert-file=" + c.path("pki", "server.crt"), "--tls-private-key-file=" + c.path("pki", "server.key"),
 		"--service-account-issuer=https://kubernetes.default.svc",
-		"--service-account-key-file=" + filepath.Join(pki, "accounts.key"),
-		"--service-account-signing-key-file=" + filepath.Join(pki, "accounts.key"),
+		"--service-account-key-file=" + c.path("pki", "accounts.key"),
+		"--service-account-signing-key-file=" + c.path("pki", "accounts.key"),
 	}
+	args = append(args, c.networkArgs()...)
 	if c.authentication != "" {
 		args = append(args, "--authentication-config="+c.authentication)
 	}
@@ -96,6 +90,29 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
 	return err
 }
 
+// networkArgs are the options of the API server that depend on whether there are
+// nodes.
+func (c *ControlPlane) networkArgs() []string {
+	if !c.network.Address.IsValid() {
+		return []string{
+			// A loopback address may not be advertised. Nothing routes to this one,
+			// reserved for documentation, and nothing publishes it.
+			"--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none",
+			"--service-cluster-ip-range=10.0.0.0/24",
+			"--authorization-mode=RBAC",
+		}
+	}
+	return []string{
+		"--advertise-address=" + c.network.Address.String(),
+		"--service-cluster-ip-range=" + c.network.Services.String(),
+		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+		"--allow-privileged=true",
+		// Logs and exec: the name of a node resolves nowhere.
+		"--kubelet-preferred-address-types=InternalIP",
+		"--kubelet-client-certificate=" + c.path("pki", "admin.crt"), "--kubelet-client-key=" + c.path("pki", "admin.key"),
+	}
+}
+
 // StopAPIServer kills the API server, as a crash of its machine would; etcd
 // keeps the data. Clients see refused connections until StartAPIServer.
 func (c *ControlPlane) StopAPIServer() error {
@@ -108,8 +125,14 @@ func (c *ControlPlane) StopAPIServer() error {
 
 // startControllers does not wait: what they do is asynchronous anyway.
 func (c *ControlPlane) startControllers() error {
-	_, err := c.start(controllerName,
-		"--kubeconfig="+c.kubeconfig, "--leader-elect=false", "--secure-port=0",
-		"--controllers=namespace-controller,garbage-collector-controller,clusterrole-aggregation-controller")
+	args := []string{"--kubeconfig=" + c.kubeconfig, "--leader-elect=false", "--secure-port=0"}
+	if c.network.Address.IsValid() {
+		args = append(args,
+			"--root-ca-file="+c.ClientCA(), // pods know the API server by it
+			"--service-account-private-key-file="+c.path("pki", "accounts.key"))
+	} else {
+		args = append(args, "--controllers=namespace-controller,garbage-collector-controller,clusterrole-aggregation-controller")
+	}
+	_, err := c.start(controllerName, args...)
 	return err
 }
