@@ -1,0 +1,84 @@
+package stories
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/nationtech/harmony-fleet/smoke/cluster"
+	"github.com/nationtech/harmony-fleet/smoke/images"
+)
+
+//go:embed pod.yaml
+var podManifest string
+
+// pod has what pod.yaml has: a Deployment of the hello image with a claim, and a Service.
+func pod(ctx context.Context, c *cluster.Cluster) error {
+	const inNamespace, deployment = "--namespace=story-pod", "deployment/hello"
+	kubectl := func(args ...string) (string, error) {
+		return c.Kubectl(ctx, "", append([]string{inNamespace}, args...)...)
+	}
+	expect := func(want string, args ...string) func() error {
+		return func() error {
+			got, err := kubectl(args...)
+			if err == nil && !strings.Contains(got, want) {
+				err = fmt.Errorf("kubectl %s says %q, without %q", strings.Join(args, " "), got, want)
+			}
+			return err
+		}
+	}
+	for _, step := range []struct {
+		what string
+		run  func() error
+	}{
+		{"an image is imported", func() error { return importHello(ctx, c, "fleet.local/story-pod:v1") }},
+		{"a pod from it becomes Ready", func() error {
+			if _, err := c.Kubectl(ctx, podManifest, "apply", "--filename=-"); err != nil {
+				return err
+			}
+			_, err := kubectl("rollout", "status", deployment, "--timeout=3m")
+			return err
+		}},
+		{"its claim is bound", expect("Bound", "get", "persistentvolumeclaim", "data", "--output=jsonpath={.status.phase}")},
+		{"it resolves kubernetes.default", expect(".", "exec", deployment, "--", "/hello", "-lookup", "kubernetes.default")},
+		{"its Service answers", expect("200 OK", "exec", deployment, "--", "/hello", "-check", "http://hello")},
+		{"its logs are there", expect("hello: version v1 serving", "logs", deployment)},
+		{"its namespace is deleted", func() error {
+			_, err := c.Kubectl(ctx, "", "delete", "namespace", "story-pod", "--timeout=3m")
+			return err
+		}},
+	} {
+		if err := c.Step(step.what, step.run); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// importHello makes the hello image known to the cluster by this name.
+func importHello(ctx context.Context, c *cluster.Cluster, as string) error {
+	image, err := images.Hello("v1") //nolint:contextcheck // it bounds its compilation itself
+	if err != nil {
+		return err
+	}
+	reference, err := name.ParseReference(as)
+	if err != nil {
+		return fmt.Errorf("naming the image %s: %w", as, err)
+	}
+	dir, err := os.MkdirTemp("", "fleet-story-")
+	if err != nil {
+		return fmt.Errorf("making a temporary folder: %w", err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // what is left of it does no harm
+	archive := filepath.Join(dir, "image.tar")
+	if err := tarball.WriteToFile(archive, reference, image); err != nil {
+		return fmt.Errorf("writing the image %s: %w", as, err)
+	}
+	return c.ImportImage(ctx, archive)
+}
