@@ -57,6 +57,11 @@ images: ## the container images as OCI layouts in dist/images
 release: ## build, push and sign the images of a release: REGISTRY=host/path KEY=file, and BUILDER=URI in a workflow
 	go run ./release/cmd/release push --registry "$(REGISTRY)" --key "$(KEY)" $(if $(BUILDER),--builder "$(BUILDER)")
 
+.PHONY: smoke
+smoke: ## what people do, on a real cluster: CLUSTER=source, kind, k3d or existing (of KUBECONFIG); STORY= tells one alone, KEEP=1 leaves the cluster up
+	FLEET_SMOKE=$(or $(CLUSTER),auto) go test -count=1 -timeout 30m ./smoke/cluster
+	go run ./smoke/cmd/smoke -cluster "$(CLUSTER)" -story "$(STORY)" $(if $(KEEP),-keep)
+
 .PHONY: generate
 generate: ## write every generated file; `go run ./gen -check` tells what has drifted
 	go run ./gen

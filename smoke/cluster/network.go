@@ -88,16 +88,16 @@ func (n network) connect(ctx context.Context, pid int) error {
 	)
 }
 
-// gone waits until the kernel has taken the cable away, which it does some time after
-// the last process in the node's namespace.
-func (n network) gone() error {
+// disconnect removes the cable. The kernel does so too when the last process in the
+// node's namespace has ended, but not at once.
+func (n network) disconnect() error {
 	if !n.all.IsValid() {
 		return nil
 	}
 	return patiently(func() error {
-		if _, err := net.InterfaceByName(n.device()); err == nil {
-			return fmt.Errorf("the interface %s is still there after its namespace", n.device())
+		if device, _ := net.InterfaceByName(n.device()); device == nil {
+			return nil
 		}
-		return nil
+		return run(context.Background(), "ip", "link", "delete", n.device())
 	})
 }

@@ -105,7 +105,8 @@ func (n *node) start(program string, args ...string) (*process.Process, error) {
 	p, err := process.Start(process.Spec{
 		Path: "nsenter", Args: append(enter, args...),
 		Dir: "/",
-		Env: []string{"PATH=" + filepath.Dir(program) + ":" + os.Getenv("PATH")}, // containerd's shim lies beside it
+		// containerd's shim lies beside it, and iptables outside of many a PATH.
+		Env: []string{"PATH=" + filepath.Dir(program) + ":" + os.Getenv("PATH") + ":/usr/sbin:/sbin"},
 		Log: filepath.Join(n.dir, "log", filepath.Base(program)+".log"),
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,12 +48,12 @@ const (
 
 // Prepare gets everything that Start needs on this machine for a cluster from
 // source, so that a later start waits neither for a compiler nor for a download.
-func Prepare(ctx context.Context, journal *steps.Journal) error {
-	if err := (&source{}).supply(ctx, journal); err != nil {
+func Prepare(ctx context.Context, progress io.Writer) error {
+	if _, err := supply(ctx, progress); err != nil {
 		return err
 	}
 	for _, tool := range []tools.Tool{tools.Etcd, tools.KubeAPIServer, tools.KubeControllerManager, tools.Kubectl} {
-		if _, err := tools.Build(ctx, tool, journal.Out); err != nil {
+		if _, err := tools.Build(ctx, tool, progress); err != nil {
 			return err
 		}
 	}
@@ -64,9 +65,19 @@ func (s *source) up(ctx context.Context, journal *steps.Journal) (string, error)
 		what string
 		run  func(context.Context) error
 	}{
-		{"getting the programs (from source the first time, which takes minutes)", func(ctx context.Context) error { return s.supply(ctx, journal) }},
+		{"getting the programs (from source the first time, which takes minutes)", func(ctx context.Context) (err error) {
+			s.programs, err = supply(ctx, journal.Out)
+			return err
+		}},
 		{"making a network and namespaces for the node", s.isolate},
-		{"starting etcd, kube-apiserver and kube-controller-manager", func(ctx context.Context) error { return s.startControlPlane(ctx, journal) }},
+		{"starting etcd, kube-apiserver and kube-controller-manager", func(ctx context.Context) (err error) {
+			s.plane, err = kube.Start(ctx, kube.Options{
+				Dir:      s.path("control"),
+				Network:  kube.Network{Address: s.network.host, Services: s.network.services},
+				Progress: journal.Out,
+			})
+			return err
+		}},
 		{"starting containerd, with the image that holds pods", s.startContainerd},
 		{"starting kube-scheduler, kube-proxy, CoreDNS and kubelet", s.startNode},
 		{"making a class of storage with volumes, and the name server's Service", s.furnish},
@@ -80,43 +91,43 @@ func (s *source) up(ctx context.Context, journal *steps.Journal) (string, error)
 }
 
 // supply finds the programs on the host, in Debian's packages, or builds them.
-func (s *source) supply(ctx context.Context, journal *steps.Journal) (err error) {
+func supply(ctx context.Context, progress io.Writer) (p programs, err error) {
 	err = debian.Install(ctx, "a cluster from source", []debian.Program{
 		debian.Runc,
 		debian.Iptables,
 		{Package: "iproute2", Paths: []string{"/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"}},
 		{Package: "util-linux", Paths: []string{"/usr/bin/nsenter"}},
 		{Package: "mount", Paths: []string{"/usr/bin/mount", "/bin/mount"}},
-	}, journal.Out)
+	}, progress)
 	if err != nil {
-		return err
+		return p, err
 	}
-	p := &s.programs
 	if p.runc, err = exec.LookPath("runc"); err != nil {
-		return err
+		return p, fmt.Errorf("looking for runc: %w", err)
 	}
 	for _, t := range []struct {
 		path *string
 		tool tools.Tool
 	}{{&p.scheduler, tools.KubeScheduler}, {&p.kubelet, tools.Kubelet}, {&p.proxy, tools.KubeProxy}, {&p.coredns, tools.CoreDNS}} {
-		if *t.path, err = tools.Build(ctx, t.tool, journal.Out); err != nil {
-			return err
+		if *t.path, err = tools.Build(ctx, t.tool, progress); err != nil {
+			return p, err
 		}
 	}
 	if p.pause, err = images.PauseProgram(); err != nil { //nolint:contextcheck // it bounds its compilation itself
-		return err
+		return p, err
 	}
 	// Unpacked and not installed: the package would start a daemon.
-	unpacked, err := debian.Unpack(ctx, "containerd", journal.Out)
-	if err != nil {
-		return err
+	for _, u := range []struct {
+		path            *string
+		name, subfolder string
+	}{{&p.containerd, "containerd", "usr/bin"}, {&p.cni, "containernetworking-plugins", "usr/lib/cni"}} {
+		unpacked, err := debian.Unpack(ctx, u.name, progress)
+		if err != nil {
+			return p, err
+		}
+		*u.path = filepath.Join(unpacked, u.subfolder)
 	}
-	p.containerd = filepath.Join(unpacked, "usr/bin")
-	if unpacked, err = debian.Unpack(ctx, "containernetworking-plugins", journal.Out); err != nil {
-		return err
-	}
-	p.cni = filepath.Join(unpacked, "usr/lib/cni")
-	return nil
+	return p, nil
 }
 
 // isolate takes a folder, a network and the namespaces that the node runs in.
@@ -142,15 +153,6 @@ func (s *source) isolate(ctx context.Context) (err error) {
 	return s.network.connect(ctx, s.node.pid())
 }
 
-func (s *source) startControlPlane(ctx context.Context, journal *steps.Journal) (err error) {
-	s.plane, err = kube.Start(ctx, kube.Options{
-		Dir:      s.path("control"),
-		Network:  kube.Network{Address: s.network.host, Services: s.network.services},
-		Progress: journal.Out,
-	})
-	return err
-}
-
 func (s *source) path(parts ...string) string {
 	return filepath.Join(append([]string{s.dir}, parts...)...)
 }
@@ -168,7 +170,7 @@ func (s *source) down() error {
 	if s.plane != nil {
 		err = s.plane.Stop()
 	}
-	if err = errors.Join(err, s.network.gone(), removeAll(s.dir)); err != nil {
+	if err = errors.Join(err, s.network.disconnect(), removeAll(s.dir)); err != nil {
 		return fmt.Errorf("removing the cluster in %s: %w", s.dir, err)
 	}
 	if s.owner != nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -71,10 +72,18 @@ func isFile(path string) bool {
 }
 
 // Unpack returns the folder with the files of a package, as they would lie below /.
-// It comes from the cache or is downloaded; nothing of the package is installed.
+// Nothing of it is installed. A version that the cache has is taken; else the one that
+// apt would install is downloaded.
 func Unpack(ctx context.Context, name string, progress io.Writer) (string, error) {
+	cached, err := tools.Find("debian-" + name + "_*_" + runtime.GOARCH) // Debian calls them the same
+	if err != nil {
+		return "", err
+	}
+	if len(cached) > 0 {
+		return cached[len(cached)-1], nil
+	}
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		return "", fmt.Errorf("%s is missing here; install what your distribution calls so", name)
+		return "", fmt.Errorf("%s comes from a package of Debian, and there is no apt-get here", name)
 	}
 	file, err := candidate(ctx, name)
 	if err != nil {

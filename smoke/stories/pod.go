@@ -5,11 +5,10 @@ import (
 	_ "embed"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
 
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
 	"github.com/nationtech/harmony-fleet/smoke/images"
@@ -37,7 +36,7 @@ func pod(ctx context.Context, c *cluster.Cluster) error {
 		what string
 		run  func() error
 	}{
-		{"an image is imported", func() error { return importHello(ctx, c, "fleet.local/story-pod:v1") }},
+		{"an image is imported from an OCI layout", func() error { return importHello(ctx, c, "fleet.local/story-pod:v1") }},
 		{"a pod from it becomes Ready", func() error {
 			if _, err := c.Kubectl(ctx, podManifest, "apply", "--filename=-"); err != nil {
 				return err
@@ -61,24 +60,25 @@ func pod(ctx context.Context, c *cluster.Cluster) error {
 	return nil
 }
 
-// importHello makes the hello image known to the cluster by this name.
+// importHello makes the hello image known to the cluster by this name, from an OCI
+// layout as a release has them.
 func importHello(ctx context.Context, c *cluster.Cluster, as string) error {
 	image, err := images.Hello("v1") //nolint:contextcheck // it bounds its compilation itself
 	if err != nil {
 		return err
-	}
-	reference, err := name.ParseReference(as)
-	if err != nil {
-		return fmt.Errorf("naming the image %s: %w", as, err)
 	}
 	dir, err := os.MkdirTemp("", "fleet-story-")
 	if err != nil {
 		return fmt.Errorf("making a temporary folder: %w", err)
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // what is left of it does no harm
-	archive := filepath.Join(dir, "image.tar")
-	if err := tarball.WriteToFile(archive, reference, image); err != nil {
+	folder, err := layout.Write(dir, empty.Index)
+	if err != nil {
 		return fmt.Errorf("writing the image %s: %w", as, err)
 	}
-	return c.ImportImage(ctx, archive)
+	named := layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": as})
+	if err := folder.AppendImage(image, named); err != nil {
+		return fmt.Errorf("writing the image %s: %w", as, err)
+	}
+	return c.ImportImage(ctx, dir)
 }

@@ -15,11 +15,29 @@ import (
 // processes that want the same key wait. A failed or interrupted fill leaves
 // nothing behind under the key.
 func Cached(ctx context.Context, key string, fill func(dir string) error) (string, error) {
+	dir, err := cachePath(key)
+	if err != nil {
+		return "", err
+	}
+	return cachedIn(ctx, dir, fill)
+}
+
+// Find returns the folders of the cache whose keys match the pattern, see
+// path.Match, in their order.
+func Find(pattern string) ([]string, error) {
+	path, err := cachePath(pattern)
+	if err != nil {
+		return nil, err
+	}
+	return filepath.Glob(path)
+}
+
+func cachePath(key string) (string, error) {
 	base, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("finding the cache folder: %w", err)
 	}
-	return cachedIn(ctx, filepath.Join(base, "harmony-fleet", key), fill)
+	return filepath.Join(base, "harmony-fleet", key), nil
 }
 
 func cachedIn(ctx context.Context, dir string, fill func(dir string) error) (string, error) {

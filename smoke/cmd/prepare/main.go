@@ -1,22 +1,31 @@
 // Command prepare installs the Debian packages and builds the programs that the
-// tests and the demo run, so that no test has to wait for a compiler. What is
-// there already is left alone; it never starts any of it.
+// tests and the demo run, so that no test has to wait for a compiler; with -smoke,
+// those of the smoke's cluster from source instead. What is there already is left
+// alone; it never starts any of it.
 package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 
+	"github.com/nationtech/harmony-fleet/smoke/cluster"
 	"github.com/nationtech/harmony-fleet/smoke/podman"
 	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
 
 func main() {
+	smoke := flag.Bool("smoke", false, "prepare the smoke instead")
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx)
+	prepare := tests
+	if *smoke {
+		prepare = func(ctx context.Context) error { return cluster.Prepare(ctx, os.Stderr) }
+	}
+	err := prepare(ctx)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "prepare:", err)
@@ -24,7 +33,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context) error {
+func tests(ctx context.Context) error {
 	if err := podman.EnsureInstalled(ctx, os.Stderr); err != nil {
 		return err
 	}
