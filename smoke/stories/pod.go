@@ -7,8 +7,10 @@ import (
 	"os"
 	"strings"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
 	"github.com/nationtech/harmony-fleet/smoke/images"
@@ -25,18 +27,20 @@ func pod(ctx context.Context, c *cluster.Cluster) error {
 	}
 	expect := func(want string, args ...string) func() error {
 		return func() error {
-			got, err := kubectl(args...)
-			if err == nil && !strings.Contains(got, want) {
-				err = fmt.Errorf("kubectl %s says %q, without %q", strings.Join(args, " "), got, want)
-			}
-			return err
+			return eventually(ctx, func() error {
+				got, err := kubectl(args...)
+				if err == nil && !strings.Contains(got, want) {
+					err = fmt.Errorf("kubectl %s says %q, without %q", strings.Join(args, " "), got, want)
+				}
+				return err
+			})
 		}
 	}
 	for _, step := range []struct {
 		what string
 		run  func() error
 	}{
-		{"an image is imported from an OCI layout", func() error { return importHello(ctx, c, "fleet.local/story-pod:v1") }},
+		{"an image for two architectures is imported", func() error { return importHello(ctx, c, "fleet.local/story-pod:v1") }},
 		{"a pod from it becomes Ready", func() error {
 			if _, err := c.Kubectl(ctx, podManifest, "apply", "--filename=-"); err != nil {
 				return err
@@ -61,11 +65,19 @@ func pod(ctx context.Context, c *cluster.Cluster) error {
 }
 
 // importHello makes the hello image known to the cluster by this name, from an OCI
-// layout as a release has them.
+// layout for two architectures, as a release has it.
 func importHello(ctx context.Context, c *cluster.Cluster, as string) error {
-	image, err := images.Hello("v1") //nolint:contextcheck // it bounds its compilation itself
-	if err != nil {
-		return err
+	index := v1.ImageIndex(empty.Index)
+	for _, build := range []func(version string) (v1.Image, error){images.Hello, images.WrongArch} {
+		image, err := build("v1")
+		if err != nil {
+			return err
+		}
+		file, err := image.ConfigFile()
+		if err != nil {
+			return fmt.Errorf("reading the configuration of %s: %w", as, err)
+		}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: file.Platform()}})
 	}
 	dir, err := os.MkdirTemp("", "fleet-story-")
 	if err != nil {
@@ -77,7 +89,7 @@ func importHello(ctx context.Context, c *cluster.Cluster, as string) error {
 		return fmt.Errorf("writing the image %s: %w", as, err)
 	}
 	named := layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": as})
-	if err := folder.AppendImage(image, named); err != nil {
+	if err := folder.AppendIndex(index, named); err != nil {
 		return fmt.Errorf("writing the image %s: %w", as, err)
 	}
 	return c.ImportImage(ctx, dir)

@@ -5,6 +5,7 @@ package stories
 
 import (
 	"context"
+	"time"
 
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
 )
@@ -23,5 +24,21 @@ type Story struct {
 func All() []Story {
 	return []Story{
 		{"pod", "the cluster is a real one: a pod with a volume, a name, logs and exec", pod},
+	}
+}
+
+// eventually tries for a minute: what one part of a cluster knows reaches others
+// later. The error is that of the last try.
+func eventually(ctx context.Context, try func() error) error {
+	for end := time.Now().Add(time.Minute); ; {
+		err := try()
+		if err == nil || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(500 * time.Millisecond):
+		}
 	}
 }
