@@ -182,8 +182,10 @@ func hostState(t *testing.T) []string {
 		}
 	}
 	add("process", processes(t)...)
-	add("file", glob(t, os.TempDir()+"/*")...)
-	add("file", glob(t, "/run/*")...)
+	// Where the parts keep things unless they are told or shown another place, too.
+	for _, pattern := range []string{os.TempDir() + "/*", "/var/lib/*", "/var/log/*", "/run/containerd/*"} {
+		add("file", glob(t, pattern)...)
+	}
 	add("control group", glob(t, "/sys/fs/cgroup/"+temporaryPrefix+"*")...)
 	add("control group", glob(t, "/sys/fs/cgroup/*/"+temporaryPrefix+"*")...)
 	for name := range kernelSettings {
