@@ -32,13 +32,13 @@ type provider interface {
 	down() error
 }
 
-// Options of a cluster; the zero value takes what this machine has.
+// Options of a cluster.
 type Options struct {
 	// Provider is one of Providers; "" has Pick choose.
 	Provider string
 	// Kubeconfig of the provider existing.
 	Kubeconfig string
-	// Journal has the steps of the start, and of who uses the cluster.
+	// Journal has the steps of the start, and of who uses the cluster. Required.
 	Journal *steps.Journal
 }
 
@@ -68,7 +68,7 @@ func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
 			err = errors.Join(fmt.Errorf("bringing up a cluster (%s): %w", o.Provider, err), c.Stop())
 		}
 	}()
-	if c.kubectl, err = tools.Build(ctx, tools.Kubectl, o.Journal.Out); err != nil {
+	if c.kubectl, err = findKubectl(ctx, o); err != nil {
 		return nil, err
 	}
 	if c.kubeconfig, err = c.provider.up(ctx, o.Journal); err != nil {
@@ -78,6 +78,15 @@ func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
 		return nil, fmt.Errorf("reading kubeconfig %q: %w", c.kubeconfig, err)
 	}
 	return c, nil
+}
+
+// findKubectl is the host's own, which suits its cluster, or one built with the
+// control plane from source.
+func findKubectl(ctx context.Context, o Options) (string, error) {
+	if path, err := exec.LookPath("kubectl"); err == nil && o.Provider != "source" {
+		return path, nil
+	}
+	return tools.Build(ctx, tools.Kubectl, o.Journal.Out)
 }
 
 // Stop removes the cluster, except an existing one. It may be called more than once.

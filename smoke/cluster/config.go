@@ -99,7 +99,6 @@ iptables: {localhostNodePorts: false}
 `,
 	// For pods that want the node's own: it has none.
 	"resolv.conf": "",
-	markFile:      "",
 }
 
 // configure writes the files of all parts.

@@ -19,8 +19,10 @@ import (
 
 // source is a cluster of one node on this machine, of Kubernetes' own programs built
 // from source, and containerd, runc and CNI plugins from Debian packages. It needs
-// root and no registry. NetworkPolicies are accepted and not enforced: its CNI
-// plugins do not know them. Pods reach each other and this host, and nothing else.
+// root and no registry. NetworkPolicies are accepted and NOT enforced: its CNI
+// plugins do not know them. Pods reach each other and this host, and nothing else;
+// this host reaches pods, Services and node ports. It is tried on hosts with hybrid
+// control groups; those with version 2 alone differ in what groups finds.
 type source struct {
 	dir      string
 	owner    *os.File
@@ -39,11 +41,11 @@ type programs struct {
 	runc                               string
 }
 
-// temporaryPrefix of a cluster's folder, and the file in it by which the next start
-// sees that there may be something to remove.
+// temporaryPrefix of a cluster's folder, and a file that each one has before it has
+// anything that outlives this process.
 const (
 	temporaryPrefix = "fleet-cluster-"
-	markFile        = "network"
+	markFile        = "kubelet.yaml"
 )
 
 // Prepare gets everything that Start needs on this machine for a cluster from

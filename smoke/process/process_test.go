@@ -63,6 +63,32 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// With process ids of its own, a program takes along also who left its group.
+func TestNamespaces(t *testing.T) {
+	p, err := Start(Spec{
+		Path: "sh", Args: []string{"-c", "setsid sleep 300 & echo up; sleep 300"}, Log: filepath.Join(t.TempDir(), "log"),
+		Namespaces: syscall.CLONE_NEWPID,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Stop(0)
+	var children []string
+	eventually(t, "both children run", func() bool {
+		pid := strconv.Itoa(p.PID())
+		content, _ := os.ReadFile(filepath.Join("/proc", pid, "task", pid, "children"))
+		children = strings.Fields(string(content))
+		return len(children) == 2
+	})
+	p.Stop(0)
+	for _, child := range children {
+		eventually(t, "child "+child+" is gone", func() bool {
+			_, err := os.Stat("/proc/" + child)
+			return err != nil
+		})
+	}
+}
+
 func TestWaitReadySaysWhyTheProgramEnded(t *testing.T) {
 	p, err := Start(Spec{Path: "sh", Args: []string{"-c", "echo no such option >&2; exit 3"}, Log: filepath.Join(t.TempDir(), "log")})
 	if err != nil {

@@ -68,7 +68,7 @@ var (
 		versionVars: kubernetesVersionVars,
 		coldMinutes: 3,
 	}
-	coredns = &module{folder: "coredns", source: "github.com/coredns/coredns", own: true, coldMinutes: 1}
+	coredns = &module{folder: "coredns", source: "github.com/coredns/coredns", own: true, coldMinutes: 2}
 	etcd    = &module{folder: "etcd", source: "go.etcd.io/etcd/server/v3", coldMinutes: 1}
 	nats    = &module{folder: "nats", source: "github.com/nats-io/natscli", coldMinutes: 1}
 	openbao = &module{folder: "openbao", source: "github.com/hashicorp/vault", own: true, coldMinutes: 6}

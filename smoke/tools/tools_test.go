@@ -95,6 +95,9 @@ func TestKey(t *testing.T) {
 	if got := key(others); got != "a-v1.2.3" {
 		t.Errorf("key() = %q, want the version alone", got)
 	}
+	if got := key(module{folder: "a", part: "b"}); got != "a-b-v1.2.3" {
+		t.Errorf("key() = %q: what else the folder has must be kept apart", got)
+	}
 }
 
 func TestCachedFillsOnce(t *testing.T) {
