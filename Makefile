@@ -58,9 +58,9 @@ release: ## build, push and sign the images of a release: REGISTRY=host/path KEY
 	go run ./release/cmd/release push --registry "$(REGISTRY)" --key "$(KEY)" $(if $(BUILDER),--builder "$(BUILDER)")
 
 .PHONY: smoke
-smoke: ## what people do, on a real cluster: CLUSTER=source, kind, k3d or existing (of KUBECONFIG); STORY= tells one alone, KEEP=1 leaves the cluster up
+smoke: ## what people do, on a real cluster; CLUSTER=source, kind, k3d or existing (KUBECONFIG=, LOAD=command for image archives), STORY=one alone, KEEP=1 leaves it up
 	FLEET_SMOKE=$(or $(CLUSTER),auto) go test -count=1 -timeout 30m ./smoke/cluster
-	go run ./smoke/cmd/smoke -cluster "$(CLUSTER)" -story "$(STORY)" $(if $(KEEP),-keep)
+	go run ./smoke/cmd/smoke -cluster "$(CLUSTER)" -load "$(LOAD)" -story "$(STORY)" $(if $(KEEP),-keep)
 
 .PHONY: generate
 generate: ## write every generated file; `go run ./gen -check` tells what has drifted

@@ -36,8 +36,9 @@ type provider interface {
 type Options struct {
 	// Provider is one of Providers; "" has Pick choose.
 	Provider string
-	// Kubeconfig of the provider existing.
-	Kubeconfig string
+	// Kubeconfig of the provider existing, and the shell command, to which the path
+	// of a tar archive is added, that puts images on its nodes.
+	Kubeconfig, Load string
 	// Journal has the steps of the start, and of who uses the cluster. Required.
 	Journal *steps.Journal
 }

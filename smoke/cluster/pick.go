@@ -41,7 +41,7 @@ func newProvider(o Options) (provider, error) {
 		if o.Kubeconfig == "" {
 			return nil, errors.New("the provider existing needs a kubeconfig: set KUBECONFIG")
 		}
-		return existing{kubeconfig: o.Kubeconfig}, nil
+		return existing{kubeconfig: o.Kubeconfig, loader: o.Load}, nil
 	case "kind":
 		return &kind{}, nil
 	case "k3d":

@@ -1,5 +1,5 @@
 // Package stories are what the smoke shows on a cluster: what people do with the
-// product, told in steps. A story makes what it needs and takes it away; none of them
+// product, told in steps. A story makes what it needs and takes it away; it never
 // knows where the cluster comes from.
 package stories
 
@@ -16,7 +16,8 @@ type Story struct {
 	Name string
 	// Shows says what is proved when it ends well.
 	Shows string
-	// Run tells the story in steps of the cluster. It leaves nothing in the cluster.
+	// Run tells the story in steps of the cluster. One that ends well leaves nothing
+	// in the cluster; one that fails leaves what there is to look at.
 	Run func(context.Context, *cluster.Cluster) error
 }
 

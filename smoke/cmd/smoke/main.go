@@ -22,6 +22,7 @@ func main() {
 	options := cluster.Options{Journal: &steps.Journal{Out: os.Stdout}}
 	flag.StringVar(&options.Provider, "cluster", "", "where the cluster comes from: "+strings.Join(cluster.Providers, ", ")+"; empty takes what is here")
 	flag.StringVar(&options.Kubeconfig, "kubeconfig", os.Getenv("KUBECONFIG"), "cluster to use; empty makes one")
+	flag.StringVar(&options.Load, "load", "", "shell command that puts the tar archive given to it on the nodes of an existing cluster")
 	only := flag.String("story", "", "tell this story alone")
 	keep := flag.Bool("keep", false, "leave the cluster up until Ctrl-C, also after a failure")
 	flag.Parse()
