@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -102,20 +103,27 @@ func (c *Cluster) Config() *rest.Config { return rest.CopyConfig(c.config) }
 // Step runs a step of who uses the cluster, and remembers it in the journal.
 func (c *Cluster) Step(what string, run func() error) error { return c.journal.Step(what, run) }
 
-// ImportImage makes an image known to the nodes, so that pods with the pull policy
-// IfNotPresent or Never run it: a tar archive as `docker save` writes it, or an OCI
-// layout, as a folder or archive, whose index has the full name of each image in
-// the annotation org.opencontainers.image.ref.name.
-func (c *Cluster) ImportImage(ctx context.Context, path string) error {
-	archive, remove, err := archived(path)
-	if err != nil {
-		return err
-	}
-	defer remove()
+// ImportImage makes the images of a tar archive, with the names that they have there,
+// known to the nodes: pods with the pull policy IfNotPresent or Never run them.
+func (c *Cluster) ImportImage(ctx context.Context, archive string) error {
 	if err := c.provider.load(ctx, archive); err != nil {
-		return fmt.Errorf("importing the image %s: %w", path, err)
+		return fmt.Errorf("importing the image archive %s: %w", archive, err)
 	}
 	return nil
+}
+
+// ImportLayout does so with the image of an OCI layout, the folder, by the full name
+// that pods have, such as example.org/app:v1.
+func (c *Cluster) ImportLayout(ctx context.Context, folder, name string) error {
+	file, err := os.CreateTemp("", "fleet-image-*.tar")
+	if err != nil {
+		return fmt.Errorf("making an archive of the image %s: %w", name, err)
+	}
+	defer os.Remove(file.Name()) //nolint:errcheck // what is left of it does no harm
+	if err := errors.Join(archiveLayout(file, folder, name), file.Close()); err != nil {
+		return err
+	}
+	return c.ImportImage(ctx, file.Name())
 }
 
 // Kubectl runs kubectl on the cluster, with the manifest on its standard input, and

@@ -2,8 +2,10 @@ package cluster
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -12,6 +14,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/pelletier/go-toml/v2"
 	"sigs.k8s.io/yaml"
 )
@@ -120,25 +125,30 @@ func TestConfigure(t *testing.T) {
 	}
 }
 
-func TestArchived(t *testing.T) {
+// The archive has what the layout has, and the image's name in its index.
+func TestArchiveLayout(t *testing.T) {
 	folder := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(folder, "blobs"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(folder, "blobs", "one"), []byte("layer"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	archive, remove, err := archived(folder)
+	image, err := random.Image(1000, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, err := os.Open(archive)
+	written, err := layout.Write(folder, empty.Index)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
-	found := map[string]string{}
-	for r := tar.NewReader(file); ; {
+	if err := archiveLayout(io.Discard, folder, "example.org/app:v1"); err == nil || !strings.Contains(err.Error(), "0 images") {
+		t.Errorf("a layout without an image: %v", err)
+	}
+	tag := layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": "v1"})
+	if err := written.AppendImage(image, tag); err != nil {
+		t.Fatal(err)
+	}
+	var archive bytes.Buffer
+	if err := archiveLayout(&archive, folder, "example.org/app:v1"); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for r := tar.NewReader(&archive); ; {
 		header, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			break
@@ -150,16 +160,18 @@ func TestArchived(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		found[header.Name] = string(content)
+		files[header.Name] = string(content)
 	}
-	if found["blobs/one"] != "layer" {
-		t.Errorf("the archive holds %v", found)
+	if !strings.Contains(files["index.json"], `"example.org/app:v1"`) {
+		t.Errorf("the index lacks the name: %s", files["index.json"])
 	}
-	if same, _, err := archived(archive); same != archive || err != nil {
-		t.Errorf("an archive is used as it is: %q, %v", same, err)
+	delete(files, "index.json")
+	if len(files) != 5 { // the layout's version, manifest, configuration and two layers
+		t.Errorf("the archive has %v", slices.Collect(maps.Keys(files)))
 	}
-	remove()
-	if _, _, err := archived(archive); err == nil {
-		t.Error("the archive of the folder is still there after remove, or a missing image is no error")
+	for name, content := range files {
+		if original, err := os.ReadFile(filepath.Join(folder, name)); err != nil || string(original) != content {
+			t.Errorf("%s differs from the layout's, %v", name, err)
+		}
 	}
 }

@@ -88,9 +88,8 @@ func importHello(ctx context.Context, c *cluster.Cluster, as string) error {
 	if err != nil {
 		return fmt.Errorf("writing the image %s: %w", as, err)
 	}
-	named := layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": as})
-	if err := folder.AppendIndex(index, named); err != nil {
+	if err := folder.AppendIndex(index); err != nil {
 		return fmt.Errorf("writing the image %s: %w", as, err)
 	}
-	return c.ImportImage(ctx, dir)
+	return c.ImportLayout(ctx, dir, as)
 }
