@@ -6,6 +6,7 @@ import (
 )
 
 // Duration is a time.Duration that files spell as "90s" or "5m".
+// +kubebuilder:validation:Pattern=`^([0-9]{1,6}(\.[0-9]{1,6})?(ms|s|m|h))+$`
 type Duration time.Duration
 
 // UnmarshalText reads what time.ParseDuration reads.
