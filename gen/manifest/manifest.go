@@ -35,7 +35,7 @@ func Files() (tree.Tree, error) {
 	for _, role := range wire.Roles(device) {
 		d.role(role)
 	}
-	return tree.Tree{Path: []byte(strings.TrimSuffix(d.String(), "\n")), AccountsPath: []byte(accounts())}, nil
+	return tree.Tree{Path: []byte(strings.TrimSuffix(d.String(), "\n")), AccountsPath: []byte(Accounts())}, nil
 }
 
 // document is Markdown that grows.

@@ -1,0 +1,167 @@
+package install
+
+import (
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+const (
+	natsConfigDir = "/etc/nats"
+	natsDataDir   = "/data"
+	// headless is the Service that names each server for its peers.
+	headless = "nats-pods"
+)
+
+// natsHost is how pods of the cluster call the broker.
+func (b builder) natsHost() string { return b.name("nats") + "." + b.r.Namespace + ".svc" }
+
+// natsURL is where operator, callout and NACK find the broker.
+func (b builder) natsURL() string {
+	if b.v.NATS.Enabled {
+		return "tls://" + b.natsHost() + ":4222"
+	}
+	return b.v.NATS.URL
+}
+
+// natsHosts are the names that the broker's certificate has to have. Who forwards a
+// port calls it localhost.
+func (b builder) natsHosts() []string {
+	hosts := []string{b.natsHost(), b.name("nats"), "*." + b.name(headless) + "." + b.r.Namespace + ".svc", "localhost"}
+	for _, host := range b.v.NATS.TLS.Hosts {
+		hosts = append(hosts, string(host))
+	}
+	return hosts
+}
+
+func (b builder) nats() []any {
+	if !b.v.NATS.Enabled {
+		return nil
+	}
+	account := b.account("nats")
+	account.AutomountServiceAccountToken = new(false)
+	objects := []any{account, b.natsPeers(), b.natsService(), b.natsServers()}
+	if b.v.NATS.TLS.Source == tlsCertManager {
+		objects = append(objects, b.certificate())
+	}
+	return append(objects, b.budget("nats", b.v.NATS.Replicas)...)
+}
+
+func (b builder) natsService() *corev1.Service {
+	s := &corev1.Service{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}, ObjectMeta: b.meta("nats")}
+	s.Annotations = b.v.NATS.Service.Annotations
+	s.Spec = corev1.ServiceSpec{
+		Type: b.v.NATS.Service.Type, Selector: b.selector("nats"),
+		Ports: []corev1.ServicePort{servicePort("client", 4222)},
+	}
+	return s
+}
+
+// natsPeers lets servers find each other before they are ready.
+func (b builder) natsPeers() *corev1.Service {
+	s := &corev1.Service{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}, ObjectMeta: b.meta("nats")}
+	s.Name = b.name(headless)
+	s.Spec = corev1.ServiceSpec{
+		ClusterIP: corev1.ClusterIPNone, PublishNotReadyAddresses: true, Selector: b.selector("nats"),
+		Ports: []corev1.ServicePort{servicePort("client", 4222), servicePort("routes", 6222)},
+	}
+	return s
+}
+
+func servicePort(name string, port int32) corev1.ServicePort {
+	return corev1.ServicePort{Name: name, Port: port, TargetPort: intstr.FromString(name)}
+}
+
+func (b builder) natsServers() *appsv1.StatefulSet {
+	replicas := b.v.NATS.Replicas
+	volume := corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: "data", Labels: b.selector("nats")},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			StorageClassName: b.v.NATS.Storage.ClassName,
+			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: b.v.NATS.Storage.Size}},
+		},
+	}
+	return &appsv1.StatefulSet{
+		TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "StatefulSet"}, ObjectMeta: b.meta("nats"),
+		Spec: appsv1.StatefulSetSpec{
+			Replicas: &replicas, ServiceName: b.name(headless), Template: b.natsPod(),
+			Selector: &metav1.LabelSelector{MatchLabels: b.selector("nats")},
+			// Three that start for the first time need each other.
+			PodManagementPolicy:  appsv1.ParallelPodManagement,
+			VolumeClaimTemplates: []corev1.PersistentVolumeClaim{volume},
+		},
+	}
+}
+
+func (b builder) natsPod() corev1.PodTemplateSpec {
+	tls, tlsMount := secretVolume("tls", b.tlsSecret(), tlsDir, []string{"tls.crt", "tls.key", "ca.crt"})
+	config := corev1.Volume{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+		LocalObjectReference: corev1.LocalObjectReference{Name: b.name("nats")},
+	}}}
+	user := b.user()
+	user.FSGroupChangePolicy = new(corev1.FSGroupChangeOnRootMismatch)
+	pod := b.pod("nats", corev1.PodSpec{
+		ServiceAccountName:            b.name("nats"),
+		SecurityContext:               user,
+		TerminationGracePeriodSeconds: new(int64(60)),
+		Volumes:                       []corev1.Volume{config, tls},
+		Containers: []corev1.Container{{
+			Name: "nats", Image: b.v.NATS.Image, Resources: b.v.NATS.Resources,
+			Args: []string{"--config=" + natsConfigDir + "/nats.conf", "--name=$(POD_NAME)"},
+			Env:  append([]corev1.EnvVar{fieldEnv("POD_NAME", "metadata.name")}, b.natsKeys()...),
+			Ports: []corev1.ContainerPort{
+				{Name: "client", ContainerPort: 4222}, {Name: "routes", ContainerPort: 6222}, {Name: "monitor", ContainerPort: 8222},
+			},
+			VolumeMounts: []corev1.VolumeMount{
+				{Name: "config", MountPath: natsConfigDir, ReadOnly: true}, tlsMount, {Name: "data", MountPath: natsDataDir},
+			},
+			// A server that reads a large store back is busy, not dead.
+			StartupProbe:   patient(probe("/healthz", "monitor"), 90),
+			LivenessProbe:  patient(probe("/healthz?js-enabled-only=true", "monitor"), 6),
+			ReadinessProbe: probe("/healthz?js-server-only=true", "monitor"),
+		}, b.reloader(tlsMount)},
+		// The one beside sends signals to the server.
+		ShareProcessNamespace: new(true),
+	})
+	pod.Annotations = b.checksum(NATSConfigFile, b.natsConfigData())
+	return pod
+}
+
+// reloader has the server read a certificate that is new. What else changes makes a
+// new pod.
+func (b builder) reloader(tls corev1.VolumeMount) corev1.Container {
+	return corev1.Container{
+		Name: "reload", Image: b.image("fleet-operator", b.v.Image.Digests.Operator), Resources: resources("5m", "16Mi"),
+		Command: []string{"fleet-reload"}, Args: []string{tlsDir + "/tls.crt", tlsDir + "/tls.key", tlsDir + "/ca.crt"},
+		VolumeMounts: []corev1.VolumeMount{tls},
+	}
+}
+
+// patient tries as often, every 10 s.
+func patient(p *corev1.Probe, times int32) *corev1.Probe {
+	p.FailureThreshold = times
+	return p
+}
+
+// natsKeys are the variables of the broker's configuration: public keys, so that
+// the broker has no seed, and the password of people.
+func (b builder) natsKeys() (env []corev1.EnvVar) {
+	for _, v := range []struct{ name, entry string }{
+		{"FLEET_OPERATOR", "operator.pub"}, {"FLEET_STREAMS", "streams.pub"}, {"FLEET_CALLOUT", "callout.pub"},
+		{"FLEET_ISSUER", "issuer.pub"}, {"FLEET_XKEY", "xkey.pub"}, {"FLEET_ADMIN_PASSWORD", "admin.password"},
+	} {
+		env = append(env, corev1.EnvVar{Name: v.name, ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
+			LocalObjectReference: corev1.LocalObjectReference{Name: b.keysSecret()}, Key: v.entry,
+		}}})
+	}
+	return env
+}
+
+// peer is how the server with a number is called by the others.
+func (b builder) peer(number int) string {
+	return fmt.Sprintf("%s-%d.%s.%s.svc", b.name("nats"), number, b.name(headless), b.r.Namespace)
+}
