@@ -64,4 +64,5 @@ smoke: ## what people do, on a real cluster; CLUSTER=source, kind, k3d or existi
 
 .PHONY: generate
 generate: ## write every generated file; `go run ./gen -check` tells what has drifted
+	go run ./gen/types
 	go run ./gen

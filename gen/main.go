@@ -10,6 +10,8 @@ import (
 	"os"
 
 	"github.com/nationtech/harmony-fleet/gen/api"
+	"github.com/nationtech/harmony-fleet/gen/chart"
+	"github.com/nationtech/harmony-fleet/gen/kustomize"
 	"github.com/nationtech/harmony-fleet/gen/manifest"
 	"github.com/nationtech/harmony-fleet/gen/tree"
 )
@@ -51,11 +53,16 @@ func run(root string, check bool) error {
 
 // generate makes every generated file of the module whose root is the folder root.
 func generate(root string) (tree.Tree, error) {
-	files, err := api.Files(root)
-	if err != nil {
-		return nil, err
+	files := tree.Tree{}
+	for _, part := range []func(string) (tree.Tree, error){api.Files, documents, chart.Files, kustomize.Files} {
+		made, err := part(root)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(files, made)
 	}
-	documents, err := manifest.Files()
-	maps.Copy(files, documents)
-	return files, err
+	return files, nil
 }
+
+// documents read no source: they follow from what is compiled in.
+func documents(string) (tree.Tree, error) { return manifest.Files() }
