@@ -4,6 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+	"github.com/nationtech/harmony-fleet/operator/roster"
 )
 
 func (b builder) calloutConfig() []any {
@@ -18,7 +19,7 @@ func (b builder) calloutConfigData() map[string]string {
 	c.NATS = b.natsSection()
 	c.Credentials = config.Credentials{Type: config.CredentialNKey, SeedFile: keysDir + "/callout.seed"}
 	c.IssuerKeyFile, c.XKeyFile = keysDir+"/issuer.seed", keysDir+"/xkey.seed"
-	c.OIDC, c.OpenBao = chosen.OIDC, chosen.OpenBao
+	c.OIDC, c.OpenBao, c.Roster = chosen.OIDC, chosen.OpenBao, chosen.Roster
 	c.SessionMax, c.Workers = chosen.SessionMax, chosen.Workers
 	c.LogLevel = string(chosen.LogLevel)
 	return map[string]string{configKey: text(c)}
@@ -37,6 +38,8 @@ func (b builder) callout() []any {
 		},
 	})
 	pod.Annotations = b.checksum(CalloutConfigFile, b.calloutConfigData())
-	objects := []any{b.account(component), b.deployment(component, b.v.Callout.Replicas, pod), b.metricsService(component)}
+	objects := []any{b.account(component)}
+	objects = append(objects, b.clusterRole(component, roster.CalloutRules())...)
+	objects = append(objects, b.deployment(component, b.v.Callout.Replicas, pod), b.metricsService(component))
 	return append(objects, b.budget(component, b.v.Callout.Replicas)...)
 }

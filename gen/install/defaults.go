@@ -28,14 +28,14 @@ func Defaults() values.Values {
 		Operator: values.Operator{
 			Replicas: 1, Resources: resources("100m", "256Mi"),
 			Config: values.OperatorConfig{
-				OpenBao: operator.OpenBao, Signing: values.Signing{Validity: operator.Signing.Validity}, Status: operator.Status,
+				OpenBao: operator.OpenBao, Roster: callout.Roster, Signing: values.Signing{Validity: operator.Signing.Validity}, Status: operator.Status,
 				DeleteTimeout: operator.DeleteTimeout, AuditInterval: operator.AuditInterval, LogLevel: values.LogLevel(operator.LogLevel),
 			},
 		},
 		Callout: values.Callout{
 			Enabled: true, Replicas: 2, Resources: resources("100m", "64Mi"),
 			Config: values.CalloutConfig{
-				OIDC: callout.OIDC, OpenBao: callout.OpenBao, SessionMax: callout.SessionMax, Workers: callout.Workers,
+				OIDC: callout.OIDC, OpenBao: callout.OpenBao, Roster: callout.Roster, SessionMax: callout.SessionMax, Workers: callout.Workers,
 				LogLevel: values.LogLevel(callout.LogLevel),
 			},
 		},

@@ -41,7 +41,10 @@ func TestEveryFieldIsDecided(t *testing.T) {
 	}{
 		"operator": {
 			reflect.TypeFor[config.OperatorConfig](), reflect.TypeFor[values.OperatorConfig](),
-			[]string{"leaderElection.enabled", "leaderElection.namespace", "metricsAddress", "probeAddress", "profileAddress", "signing.keyFiles"},
+			[]string{
+				"leaderElection.enabled", "leaderElection.namespace", "metricsAddress", "probeAddress", "profileAddress",
+				"publish.caFile", "publish.configMap", "publish.natsURL", "signing.keyFiles",
+			},
 		},
 		"callout": {
 			reflect.TypeFor[config.CalloutConfig](), reflect.TypeFor[values.CalloutConfig](),
@@ -68,14 +71,20 @@ func defaults() map[string][]any {
 	return install.Build(v, install.Release{Name: "rel", Namespace: "ns", Version: "1"})
 }
 
-// TestConfigurationsAreValid: with the defaults the operator reads what it needs.
+// TestConfigurationsAreValid: with the defaults the programs read what they need.
 func TestConfigurationsAreValid(t *testing.T) {
-	text := defaults()[install.OperatorConfigFile][0].(*corev1.ConfigMap).Data["config.yaml"]
-	file := filepath.Join(t.TempDir(), "config.yaml")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+	read := func(file string) string {
+		path := filepath.Join(t.TempDir(), "config.yaml")
+		text := defaults()[file][0].(*corev1.ConfigMap).Data["config.yaml"]
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
 	}
-	if _, err := program.ReadConfig(file, config.OperatorDefaults()); err != nil {
+	if _, err := program.ReadConfig(read(install.OperatorConfigFile), config.OperatorDefaults()); err != nil {
+		t.Error(err)
+	}
+	if _, err := program.ReadConfig(read(install.CalloutConfigFile), config.CalloutDefaults()); err != nil {
 		t.Error(err)
 	}
 }

@@ -63,13 +63,13 @@ func (b builder) keyMaker() []any {
 		return nil
 	}
 	args := []string{"keys", "--namespace=$(NAMESPACE)", "--secret=" + b.keysSecret()}
-	rules := keys.Rules(b.keysSecret())
+	secrets := []string{b.keysSecret()}
 	if makesTLS {
 		args = append(args, "--tls-secret="+b.tlsSecret())
 		for _, host := range b.natsHosts() {
 			args = append(args, "--host="+host)
 		}
-		rules = append(rules, keys.Rules(b.tlsSecret())[1:]...)
+		secrets = append(secrets, b.tlsSecret())
 	}
 	pod := b.pod(component, corev1.PodSpec{
 		ServiceAccountName: b.name(component),
@@ -79,7 +79,7 @@ func (b builder) keyMaker() []any {
 		}},
 	})
 	objects := []any{b.account(component)}
-	objects = append(objects, b.role(component, rules)...)
+	objects = append(objects, b.role(component, keys.Rules(secrets...))...)
 	return append(objects, b.deployment(component, 1, pod))
 }
 

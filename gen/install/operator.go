@@ -10,6 +10,7 @@ import (
 
 	config "github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 	"github.com/nationtech/harmony-fleet/operator"
+	"github.com/nationtech/harmony-fleet/operator/publish"
 )
 
 // Ports of operator and callout, as their configurations' defaults have them.
@@ -31,7 +32,8 @@ func (b builder) operatorConfigData() map[string]string {
 	c.Credentials = config.Credentials{Type: config.CredentialNKey, SeedFile: keysDir + "/operator.seed"}
 	c.Signing = config.Signing{KeyFiles: []string{keysDir + "/signing.seed"}, Validity: chosen.Signing.Validity}
 	c.LeaderElection.Namespace = b.r.Namespace
-	c.OpenBao, c.Status = chosen.OpenBao, chosen.Status
+	c.Publish = config.PublishSection{ConfigMap: config.PublishedName, NATSURL: b.v.NATS.DevicesURL, CAFile: tlsDir + "/ca.crt"}
+	c.OpenBao, c.Roster, c.Status = chosen.OpenBao, chosen.Roster, chosen.Status
 	c.DeleteTimeout, c.AuditInterval = chosen.DeleteTimeout, chosen.AuditInterval
 	c.LogLevel = string(chosen.LogLevel)
 	return map[string]string{configKey: text(c)}
@@ -63,7 +65,7 @@ func (b builder) operator() []any {
 	pod.Annotations = b.checksum(OperatorConfigFile, b.operatorConfigData())
 	objects := []any{b.account(component)}
 	objects = append(objects, b.clusterRole(component, clusterRules())...)
-	objects = append(objects, b.role(component, operator.LeaseRules())...)
+	objects = append(objects, b.role(component, append(operator.LeaseRules(), publish.Rules(config.PublishedName)...))...)
 	objects = append(objects, b.deployment(component, b.v.Operator.Replicas, pod), b.metricsService(component))
 	return append(objects, b.budget(component, b.v.Operator.Replicas)...)
 }

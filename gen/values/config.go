@@ -11,8 +11,10 @@ type LogLevel string
 // OperatorConfig is config.OperatorConfig but for what the installation decides:
 // addresses, credentials, files of keys, ports and the Lease.
 type OperatorConfig struct {
-	// OpenBao with the policies that say which labels a device may claim; without an address a device may claim any.
+	// OpenBao with the policies that say which labels a device may claim; without an address the cluster has them.
 	OpenBao config.OpenBaoSection `json:"openbao"`
+	// Policies that the cluster has, as DevicePolicies.
+	Roster config.RosterSection `json:"roster"`
 	// How desired state is signed.
 	Signing Signing `json:"signing"`
 	// What status costs the API server.
@@ -33,10 +35,12 @@ type Signing struct {
 
 // CalloutConfig is config.CalloutConfig but for what the installation decides.
 type CalloutConfig struct {
-	// The OpenID provider whose tokens count.
+	// The OpenID provider whose tokens count; without an issuer devices log in by keys of their own alone.
 	OIDC config.OIDCSection `json:"oidc"`
-	// OpenBao with the policies of devices.
+	// OpenBao with the policies of devices; without an address the cluster has them.
 	OpenBao config.OpenBaoSection `json:"openbao"`
+	// Policies that the cluster has, as DevicePolicies.
+	Roster config.RosterSection `json:"roster"`
 	// Bound of a connection: it ends then, or with the token, and the device connects anew.
 	SessionMax config.Duration `json:"sessionMax"`
 	// How many decide at the same time; further requests wait.

@@ -81,6 +81,10 @@ type NATS struct {
 	// URL of another broker, such as "tls://nats.example.com:4222"; it needs the
 	// accounts of docs/broker-accounts.conf, and its authority in ca.crt of tls.secret.
 	URL string `json:"url"`
+	// URL at which devices reach the broker, such as "tls://nats.example.com:4222": what
+	// "kubectl fleet enroll" tells them. A certificate made here has to name the host, in tls.hosts.
+	// +kubebuilder:validation:Pattern=`^(tls://.+)?$`
+	DevicesURL string `json:"devicesURL,omitempty"`
 	// Image of nats-server.
 	// +kubebuilder:validation:MinLength=1
 	Image string `json:"image"`
