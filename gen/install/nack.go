@@ -85,9 +85,18 @@ func (b builder) stream(bucket wire.Bucket) *stream {
 	s := &stream{
 		TypeMeta:   metav1.TypeMeta{APIVersion: jetstreamGroup + "/v1beta2", Kind: "Stream"},
 		ObjectMeta: b.meta("streams"),
-		Spec:       jetstream.StreamSpec{Name: bucket.Stream(), Description: bucket.Description},
+		Spec: jetstream.StreamSpec{
+			Name: bucket.Stream(), Description: bucket.Description,
+			MaxAge: "0s", // left out, it would be a year
+		},
 	}
 	s.Name = b.name(bucket.Name)
+	// What the broker holds stays when the installation is removed. Besides, NACK has a
+	// finalizer on it, and would be gone before it could take that off.
+	s.Annotations = map[string]string{
+		"helm.sh/resource-policy":         "keep",
+		"argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+	}
 	s.Spec.PreventDelete = true // the resource gone must not mean the data gone
 	for _, setting := range bucket.Settings() {
 		set(&s.Spec, setting)

@@ -74,25 +74,33 @@ func (g *garden) tree(s state, built map[string][]any) (*node, error) {
 }
 
 // Clean drops what Go prints and nobody means: nulls, the status, and structs of
-// defaults that are empty. Other empty maps mean something.
-func Clean(value any) any {
+// defaults that are empty. Other empty maps mean something. In a definition nothing
+// is noise but its own status: there all words are names of fields.
+func Clean(object any) any {
+	plain, isMap := object.(map[string]any)
+	if isMap && plain["apiVersion"] != nil {
+		delete(plain, "status")
+		if plain["kind"] == "CustomResourceDefinition" {
+			return plain
+		}
+	}
+	return prune(object)
+}
+
+func prune(value any) any {
 	switch v := value.(type) {
 	case map[string]any:
 		for key, field := range v {
-			field = Clean(field)
+			field = prune(field)
 			empty, isMap := field.(map[string]any)
 			isNoise := slices.Contains([]string{"status", "strategy", "updateStrategy", "resources"}, key)
-			if field == nil || isMap && len(empty) == 0 && isNoise || key == "status" && v["apiVersion"] != nil {
-				delete(v, key)
-				continue
-			}
-			if isMap && key == "status" && v["spec"] != nil { // of a template of volume claims
+			if field == nil || isMap && len(empty) == 0 && isNoise {
 				delete(v, key)
 			}
 		}
 	case []any:
 		for i := range v {
-			v[i] = Clean(v[i])
+			v[i] = prune(v[i])
 		}
 	}
 	return value

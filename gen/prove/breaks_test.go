@@ -29,8 +29,8 @@ var breaks = []struct {
 	{"no quotes", 1, regexp.MustCompile(`(\{\{ \.Values\.[a-zA-Z.]*(image|issuer\.name|audience|configMap|address|mount|nats\.url) )\| quote`), "$1"},
 }
 
-// noDifference are conditions on fields in which empty and absent are the same.
-var noDifference = regexp.MustCompile(`caFile|rolesClaim`)
+// noDifference are conditions on fields in which empty, null and absent are the same.
+var noDifference = regexp.MustCompile(`caFile|rolesClaim|devicesURL|className`)
 
 // TestBreaksAreSeen breaks templates in one place at a time. A proof that passes
 // what is broken proves nothing.
