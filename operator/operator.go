@@ -6,7 +6,9 @@ package operator
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -135,7 +138,7 @@ func Run(ctx context.Context, kube *rest.Config, c config.OperatorConfig, o Opti
 			return fmt.Errorf("adding to the manager: %w", err)
 		}
 	}
-	if err := addChecks(mgr, gate, core); err != nil {
+	if err := addChecks(mgr, gate, replica{core, mgr.Elected(), mgr.GetAPIReader(), c.LeaderElection.Namespace, o.Now}); err != nil {
 		return err
 	}
 	for _, collector := range []prometheus.Collector{core.Collector(), buildInfo(o.Version)} {
@@ -191,7 +194,7 @@ func openPolicies(kube *rest.Config, c config.OperatorConfig, o Options) (store,
 
 func newManager(kube *rest.Config, c config.OperatorConfig, log logr.Logger) (manager.Manager, error) {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, apiextensionsv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, apiextensionsv1.AddToScheme, coordinationv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			return nil, fmt.Errorf("registering types: %w", err)
 		}
@@ -234,14 +237,43 @@ func readSigner(c config.Signing) (*wire.Signer, error) {
 	return signer, nil
 }
 
-func addChecks(mgr manager.Manager, gate *schema.Gate, core *engine.Engine) error {
+func addChecks(mgr manager.Manager, gate *schema.Gate, self replica) error {
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("adding a health check: %w", err)
 	}
-	for name, check := range map[string]healthz.Checker{"schema": gate.Ready, "broker": core.Ready} {
+	for name, check := range map[string]healthz.Checker{"schema": gate.Ready, "broker": self.ready} {
 		if err := mgr.AddReadyzCheck(name, check); err != nil {
 			return fmt.Errorf("adding a readiness check: %w", err)
 		}
+	}
+	return nil
+}
+
+// replica is one of several, of which one leads.
+type replica struct {
+	engine    *engine.Engine
+	elected   <-chan struct{} // closed when this one leads
+	reader    client.Reader
+	namespace string // of the Lease
+	now       func() time.Time
+}
+
+// ready is a readiness check: this replica leads and can work, or another one leads.
+// So whoever waits for an install to be ready does not see one that has only just
+// begun.
+func (r replica) ready(request *http.Request) error {
+	select {
+	case <-r.elected:
+		return r.engine.Ready(request)
+	default:
+	}
+	lease := &coordinationv1.Lease{}
+	if err := r.reader.Get(request.Context(), client.ObjectKey{Namespace: r.namespace, Name: leaseName}, lease); err != nil {
+		return fmt.Errorf("looking which replica leads: %w", err)
+	}
+	if s := lease.Spec; s.RenewTime == nil || s.LeaseDurationSeconds == nil || ptr.Deref(s.HolderIdentity, "") == "" ||
+		r.now().Sub(s.RenewTime.Time) > time.Duration(*s.LeaseDurationSeconds)*time.Second {
+		return errors.New("no replica leads yet")
 	}
 	return nil
 }

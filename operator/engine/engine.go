@@ -15,6 +15,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -278,12 +279,17 @@ func (e *Engine) Gone(ctx context.Context, object client.Object) (bool, error) {
 	return false, fmt.Errorf("reading %s from the API server: %w", object.GetName(), err)
 }
 
-// Ready is a readiness check: on the leader, what makes the broker unfit for use.
-// A broker that went away later does not make it unready: no replica could do
-// better.
+// errNotBegun is why a leader is not ready at first.
+var errNotBegun = errors.New("this replica leads, and has not begun yet")
+
+// Ready is a readiness check for the leader: what makes the broker unfit for use. A
+// broker that went away later does not make it unready: no replica could do better.
 func (e *Engine) Ready(*http.Request) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.since.IsZero() {
+		return errNotBegun
+	}
 	return e.problem
 }
 
