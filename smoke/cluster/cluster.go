@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -133,6 +134,9 @@ func (c *Cluster) Kubectl(ctx context.Context, manifest string, args ...string) 
 	cmd.Stdin = strings.NewReader(manifest)
 	return output(cmd)
 }
+
+// Progress hears of what takes long.
+func (c *Cluster) Progress() io.Writer { return c.journal.Out }
 
 // Describe is what goes on in the cluster, for a person who must find out why
 // something failed.

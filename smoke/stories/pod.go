@@ -4,12 +4,10 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"os"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
@@ -79,17 +77,5 @@ func importHello(ctx context.Context, c *cluster.Cluster, as string) error {
 		}
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: file.Platform()}})
 	}
-	dir, err := os.MkdirTemp("", "fleet-story-")
-	if err != nil {
-		return fmt.Errorf("making a temporary folder: %w", err)
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // what is left of it does no harm
-	folder, err := layout.Write(dir, empty.Index)
-	if err != nil {
-		return fmt.Errorf("writing the image %s: %w", as, err)
-	}
-	if err := folder.AppendIndex(index); err != nil {
-		return fmt.Errorf("writing the image %s: %w", as, err)
-	}
-	return c.ImportLayout(ctx, dir, as)
+	return importIndex(ctx, c, index, as)
 }

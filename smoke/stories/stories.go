@@ -25,13 +25,17 @@ type Story struct {
 func All() []Story {
 	return []Story{
 		{"pod", "the cluster is a real one: a pod with a volume, a name, logs and exec", pod},
+		{"install", "helm install with no values gives a fleet: a device joins, runs what it shall, and the status is true", install},
 	}
 }
 
-// eventually tries for a minute: what one part of a cluster knows reaches others
+// patience is how long something may take that takes seconds on an idle machine.
+const patience = 3 * time.Minute
+
+// eventually tries again and again: what one part of a cluster knows reaches others
 // later. The error is that of the last try.
 func eventually(ctx context.Context, try func() error) error {
-	for end := time.Now().Add(time.Minute); ; {
+	for end := time.Now().Add(patience); ; {
 		err := try()
 		if err == nil || time.Now().After(end) {
 			return err

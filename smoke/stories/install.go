@@ -1,0 +1,248 @@
+package stories
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/nationtech/harmony-fleet/release/source"
+	"github.com/nationtech/harmony-fleet/smoke/cluster"
+	"github.com/nationtech/harmony-fleet/smoke/helm"
+	"github.com/nationtech/harmony-fleet/smoke/process"
+)
+
+// Where the fleet is installed, as its documents have it.
+const (
+	namespace = "fleet-system"
+	product   = "harmony-fleet"
+)
+
+// install installs the packed chart without a single value, on a namespace that
+// demands the restricted standard of pods, and takes a device through a life.
+func install(ctx context.Context, c *cluster.Cluster) (err error) {
+	tree, err := source.Read(ctx, ".")
+	if err != nil {
+		return err
+	}
+	i := installation{Cluster: c, tree: tree}
+	if i.dir, err = os.MkdirTemp("", "fleet-story-"); err != nil {
+		return fmt.Errorf("making a temporary folder: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(i.dir)) }()
+	if err := i.up(ctx); err != nil {
+		return err
+	}
+	if err := i.device(ctx); err != nil {
+		return err
+	}
+	return i.down(ctx)
+}
+
+// installation is the product in a cluster.
+type installation struct {
+	*cluster.Cluster
+	tree source.Source
+	helm *helm.Client
+	dir  string // for the packed chart
+}
+
+// up brings it up.
+func (i *installation) up(ctx context.Context) error {
+	if err := i.Step("the images are built and imported", func() error { return importProduct(ctx, i.Cluster, i.tree) }); err != nil {
+		return err
+	}
+	return i.Step("helm install, with no values, makes everything ready", func() (err error) {
+		const restricted = "pod-security.kubernetes.io/enforce=restricted"
+		if _, err := i.Kubectl(ctx, "", "create", "namespace", namespace); err != nil {
+			return err
+		}
+		if _, err := i.Kubectl(ctx, "", "label", "namespace", namespace, restricted); err != nil {
+			return err
+		}
+		if i.helm, err = helm.New(i.Kubeconfig(), namespace, func(string, ...any) {}); err != nil {
+			return err
+		}
+		archive, err := i.pack()
+		if err != nil {
+			return err
+		}
+		if err := i.helm.Install(ctx, product, archive, nil); err != nil {
+			return errors.Join(err, i.logs(ctx))
+		}
+		return nil
+	})
+}
+
+// pack packs the tree's chart.
+func (i *installation) pack() (archive string, err error) {
+	return helm.Pack(filepath.Join(i.tree.Root, "charts", product), i.dir)
+}
+
+// logs is an error that has the last lines of all pods.
+func (i *installation) logs(ctx context.Context) error {
+	out, err := i.Kubectl(ctx, "", "--namespace="+namespace, "logs", "--selector=app.kubernetes.io/part-of="+product,
+		"--all-containers", "--prefix", "--tail=15", "--ignore-errors")
+	return errors.Join(errors.New(out), err)
+}
+
+// device lets a device in, has it run something, changes that, and takes it away.
+func (i *installation) device(ctx context.Context) (err error) {
+	m, err := newMachine(ctx, i.Cluster)
+	defer func() { err = errors.Join(err, m.stop()) }()
+	if err != nil {
+		return err
+	}
+	forward, err := i.Forward(ctx, namespace, "service/"+product+"-nats", 4222)
+	if err != nil {
+		return err
+	}
+	defer forward.Stop()
+	fails := func(err error) error {
+		if err != nil && m.agent != nil {
+			err = fmt.Errorf("%w\nfleet-agent:\n%s", err, m.agent.LogTail(30))
+		}
+		if err != nil {
+			err = errors.Join(err, i.logs(ctx))
+		}
+		return err
+	}
+	var before string
+	for _, step := range []struct {
+		what string
+		run  func() error
+	}{
+		{"kubectl fleet enroll lets this host in", func() error {
+			command, err := m.fleet(ctx, "enroll", "pi-1", "--label", "group=a", "--url", fmt.Sprintf("tls://localhost:%d", forward.Port))
+			if err != nil {
+				return err
+			}
+			return m.join(ctx, command)
+		}},
+		{"it appears as a Device", func() error {
+			return i.until(ctx, "True", "get", "fdev", "pi-1", `--output=jsonpath={.status.conditions[?(@.type=="Reachable")].status}`)
+		}},
+		{"a Deployment runs on it, and its status says so", func() error { return i.deploy(ctx, m, "v1") }},
+		{"another version replaces it", func() (err error) {
+			if before, err = m.containers(ctx); err != nil {
+				return err
+			}
+			if err := i.deploy(ctx, m, "v2"); err != nil {
+				return err
+			}
+			after, err := m.containers(ctx)
+			if err == nil && after == before {
+				err = fmt.Errorf("the container is the same as before: %s", after)
+			}
+			return err
+		}},
+		{"it is deleted, and nothing is left of it", func() error {
+			if _, err := i.Kubectl(ctx, "", "delete", "deployments.fleet.nationtech.io", "hello", "--timeout=2m"); err != nil {
+				return err
+			}
+			return eventually(ctx, func() error {
+				left, err := m.containers(ctx)
+				if err == nil && left != "" {
+					err = fmt.Errorf("containers are left: %s", left)
+				}
+				return err
+			})
+		}},
+	} {
+		if err := i.Step(step.what, func() error { return fails(step.run()) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deploy applies the Deployment and waits until its status and the workload itself
+// say that it runs.
+func (i *installation) deploy(ctx context.Context, m *machine, version string) error {
+	port, err := process.FreePort()
+	if err != nil {
+		return err
+	}
+	manifest := fmt.Sprintf(`apiVersion: fleet.nationtech.io/v1alpha1
+kind: Deployment
+metadata: {name: hello, namespace: default}
+spec:
+  targetSelector: {matchLabels: {group: a}}
+  score:
+    podmanV0:
+      services:
+      - {name: hello, image: %q, ports: [{containerPort: 8080, hostPort: %d}]}
+`, m.registry.Ref("hello:"+version), port)
+	if _, err := i.Kubectl(ctx, manifest, "apply", "--filename=-"); err != nil {
+		return err
+	}
+	if _, err := i.Kubectl(ctx, "", "wait", "fdep/hello", "--for=condition=Ready", "--timeout=3m"); err != nil {
+		return err
+	}
+	if err := i.until(ctx, "1 1 0 0", "get", "fdep", "hello",
+		"--output=jsonpath={.status.aggregate.matchedDeviceCount} {.status.aggregate.succeeded} {.status.aggregate.failed} {.status.aggregate.pending}"); err != nil {
+		return err
+	}
+	return eventually(ctx, func() error { return process.Answers(ctx, fmt.Sprintf("http://127.0.0.1:%d", port)) })
+}
+
+// until waits until kubectl says just that.
+func (i *installation) until(ctx context.Context, want string, args ...string) error {
+	return eventually(ctx, func() error {
+		got, err := i.Kubectl(ctx, "", args...)
+		if err == nil && got != want {
+			err = fmt.Errorf("kubectl %s says %q, want %q", strings.Join(args, " "), got, want)
+		}
+		return err
+	})
+}
+
+// down removes it: what people own stays until they remove it themselves.
+func (i *installation) down(ctx context.Context) error {
+	err := i.Step("helm uninstall keeps definitions, resources, keys and what the broker holds", func() error {
+		if err := i.helm.Uninstall(product); err != nil {
+			return err
+		}
+		for _, kept := range [][]string{
+			{"get", "fdev,fpol", "pi-1"},
+			{"--namespace=" + namespace, "get", "secret/" + product + "-keys", "persistentvolumeclaim/data-" + product + "-nats-0", "stream/" + product + "-desired-state"},
+		} {
+			if _, err := i.Kubectl(ctx, "", kept...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return i.Step("and everything can be removed then", func() error {
+		// Who would take the finalizers off is gone, as docs/install.md says.
+		streams, err := i.Kubectl(ctx, "", "--namespace="+namespace, "get", "streams.jetstream.nats.io", "--output=name")
+		if err != nil {
+			return err
+		}
+		for _, stream := range strings.Fields(streams) {
+			if _, err := i.Kubectl(ctx, "", "--namespace="+namespace, "patch", stream, "--type=merge", `--patch={"metadata":{"finalizers":null}}`); err != nil {
+				return err
+			}
+		}
+		if _, err := i.Kubectl(ctx, "", "delete", "namespace", namespace, "--timeout=3m"); err != nil {
+			return err
+		}
+		definitions, err := i.Kubectl(ctx, "", "get", "customresourcedefinitions", "--output=name")
+		if err != nil {
+			return err
+		}
+		for _, name := range strings.Fields(definitions) {
+			if strings.HasSuffix(name, ".fleet.nationtech.io") || strings.HasSuffix(name, ".jetstream.nats.io") {
+				if _, err := i.Kubectl(ctx, "", "delete", name, "--timeout=2m"); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
