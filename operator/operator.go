@@ -127,7 +127,7 @@ func Run(ctx context.Context, kube *rest.Config, c config.OperatorConfig, o Opti
 		work.loops = append(work.loops, func(ctx context.Context) error { policies.Run(ctx, func([]wire.DeviceID) {}); return nil })
 	}
 	if c.Publish.ConfigMap != "" {
-		publisher, err := newPublisher(kube, c, signer, o.Log)
+		publisher, err := newPublisher(kube, c, signer, o)
 		if err != nil {
 			return err
 		}
@@ -162,10 +162,10 @@ type store interface {
 	Close()
 }
 
-func newPublisher(kube *rest.Config, c config.OperatorConfig, signer *wire.Signer, log logr.Logger) (*publish.Publisher, error) {
+func newPublisher(kube *rest.Config, c config.OperatorConfig, signer *wire.Signer, o Options) (*publish.Publisher, error) {
 	return publish.New(publish.Options{
 		Kube: kube, Namespace: c.LeaderElection.Namespace, Config: c.Publish,
-		TrustedKeys: signer.Keys(), Policies: keptIn(c), Log: log.WithName("publish"),
+		TrustedKeys: signer.Keys(), Policies: keptIn(c), Version: o.Version, Log: o.Log.WithName("publish"),
 	})
 }
 

@@ -31,6 +31,7 @@ func TestPublish(t *testing.T) {
 	t.Cleanup(func() { w.must(w.api.Delete(context.Background(), found)) })
 	want := map[string]string{
 		"trustedKeys": strings.Join(w.broker.TrustedKeys(), "\n"), "natsURL": "tls://nats.example.com:4222", "ca.crt": "PEM", "policies": "cluster",
+		"operatorVersion": "test",
 	}
 	published := func() error {
 		if err := w.api.Get(t.Context(), name, found); err != nil {

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/nationtech/harmony-fleet/gen/tree"
+	"github.com/nationtech/harmony-fleet/release/version"
 )
 
 const module = "github.com/nationtech/harmony-fleet/"
@@ -29,6 +30,9 @@ const module = "github.com/nationtech/harmony-fleet/"
 // not compile before its deep copies are generated, so the generator must not
 // import it; a test compares the two.
 const annotationSchemaHash = "fleet.nationtech.io/schema-hash"
+
+// annotationVersion is v1alpha1.AnnotationVersion, for the same reason.
+const annotationVersion = "fleet.nationtech.io/version"
 
 // Files generates everything that follows from the API types of the module whose
 // root is the folder root.
@@ -120,7 +124,7 @@ func definitions(root string) ([]apiextensionsv1.CustomResourceDefinition, error
 	return out, nil
 }
 
-// render prints a definition with the hash of its schema, without the fields
+// render prints a definition with the release and the hash of its schema, without the fields
 // that the API server fills in.
 func render(definition apiextensionsv1.CustomResourceDefinition) ([]byte, error) {
 	hash, err := SchemaHash(definition.Spec)
@@ -131,6 +135,7 @@ func render(definition apiextensionsv1.CustomResourceDefinition) ([]byte, error)
 		definition.Annotations = map[string]string{}
 	}
 	definition.Annotations[annotationSchemaHash] = hash
+	definition.Annotations[annotationVersion] = version.Tag
 	data, err := json.Marshal(definition)
 	if err != nil {
 		return nil, fmt.Errorf("encoding %s: %w", definition.Name, err)

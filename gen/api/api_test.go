@@ -4,7 +4,9 @@ import (
 	"testing"
 
 	"github.com/nationtech/harmony-fleet/apis/crds"
+	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
 	"github.com/nationtech/harmony-fleet/gen/api"
+	"github.com/nationtech/harmony-fleet/release/version"
 )
 
 // TestSchemaHash: the operator finds the hash under the name that the generator
@@ -17,6 +19,16 @@ func TestSchemaHash(t *testing.T) {
 		}
 		if got := crds.SchemaHash(definition); got != want {
 			t.Errorf("%s carries hash %q, its schema has %q", definition.Name, got, want)
+		}
+	}
+}
+
+// TestVersion: definitions say of which release they are, under the name by which
+// they are asked.
+func TestVersion(t *testing.T) {
+	for _, definition := range crds.All() {
+		if got := definition.Annotations[v1alpha1.AnnotationVersion]; got != version.Tag {
+			t.Errorf("%s says that it is of %q, want %q", definition.Name, got, version.Tag)
 		}
 	}
 }

@@ -119,15 +119,3 @@ func arguments(names ...string) cobra.PositionalArgs {
 		return nil
 	}
 }
-
-func newVersion(s *session) *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version of this program",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			fmt.Fprintln(s.Out, "kubectl-fleet", s.version)
-			return nil
-		},
-	}
-}

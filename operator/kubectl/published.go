@@ -22,6 +22,7 @@ type published struct {
 	caFrom string
 	// policies says where they are kept.
 	policies string
+	version  string // the operator's
 }
 
 // lookTimeout bounds a look at the cluster for somebody who needs it for nothing
@@ -61,6 +62,7 @@ func (s *session) readPublished(ctx context.Context, namespace string) (*publish
 	return &published{
 		trustedKeys: strings.Fields(found.Data[config.PublishedTrustedKeys]), natsURL: found.Data[config.PublishedNATSURL],
 		ca: found.Data[config.PublishedCA], policies: found.Data[config.PublishedPolicies],
-		caFrom: fmt.Sprintf("%s of the ConfigMap %s in the namespace %s", config.PublishedCA, config.PublishedName, namespace),
+		version: found.Data[config.PublishedVersion],
+		caFrom:  fmt.Sprintf("%s of the ConfigMap %s in the namespace %s", config.PublishedCA, config.PublishedName, namespace),
 	}, nil
 }

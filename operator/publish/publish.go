@@ -46,7 +46,9 @@ type Options struct {
 	// the policies of devices are kept, as the ConfigMap calls it.
 	TrustedKeys []string
 	Policies    string
-	Log         logr.Logger
+	// Version of the operator.
+	Version string
+	Log     logr.Logger
 }
 
 // Publisher keeps the ConfigMap as it should be.
@@ -115,7 +117,7 @@ func (p *Publisher) publish(ctx context.Context) error {
 
 // content leaves out what is not known.
 func (p *Publisher) content() (map[string]string, error) {
-	data := map[string]string{config.PublishedTrustedKeys: strings.Join(p.options.TrustedKeys, "\n")}
+	data := map[string]string{config.PublishedTrustedKeys: strings.Join(p.options.TrustedKeys, "\n"), config.PublishedVersion: p.options.Version}
 	if p.options.Config.NATSURL != "" {
 		data[config.PublishedNATSURL] = p.options.Config.NATSURL
 	}

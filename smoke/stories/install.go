@@ -124,6 +124,15 @@ func (i *installation) device(ctx context.Context) (err error) {
 		{"it appears as a Device", func() error {
 			return i.until(ctx, "True", "get", "fdev", "pi-1", `--output=jsonpath={.status.conditions[?(@.type=="Reachable")].status}`)
 		}},
+		{"kubectl fleet version finds everything in step", func() error {
+			return eventually(ctx, func() error {
+				out, err := m.fleet(ctx, "version", "--output=json")
+				if err == nil && (strings.Contains(out, `"note"`) || !strings.Contains(out, "fleet-agent")) {
+					err = fmt.Errorf("it says %s", out)
+				}
+				return err
+			})
+		}},
 		{"a Deployment runs on it, and its status says so", func() error { return i.deploy(ctx, m, "v1") }},
 		{"another version replaces it", func() (err error) {
 			if before, err = m.containers(ctx); err != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nationtech/harmony-fleet/release/version"
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
 	"github.com/nationtech/harmony-fleet/smoke/images"
 	"github.com/nationtech/harmony-fleet/smoke/podman"
@@ -35,18 +36,18 @@ func newMachine(ctx context.Context, c *cluster.Cluster) (m *machine, err error)
 	if m.dir, err = os.MkdirTemp("", "fleet-story-"); err != nil {
 		return m, fmt.Errorf("making a folder for a device: %w", err)
 	}
-	if err := programs.Build(ctx, m.dir, "", programs.Kubectl, programs.Agent); err != nil {
+	if err := programs.Build(ctx, m.dir, version.Tag, programs.Kubectl, programs.Agent); err != nil {
 		return m, err
 	}
 	if m.registry, err = registry.Start(); err != nil {
 		return m, err
 	}
-	for _, version := range []string{"v1", "v2"} {
-		image, err := images.Hello(version)
+	for _, tag := range []string{"v1", "v2"} {
+		image, err := images.Hello(tag)
 		if err != nil {
 			return m, err
 		}
-		if err := m.registry.Push("hello:"+version, image); err != nil {
+		if err := m.registry.Push("hello:"+tag, image); err != nil {
 			return m, err
 		}
 	}

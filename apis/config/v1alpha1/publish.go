@@ -22,6 +22,7 @@ const (
 	PublishedTrustedKeys = "trustedKeys" // one in each line
 	PublishedNATSURL     = "natsURL"
 	PublishedCA          = "ca.crt" // in PEM
+	PublishedVersion     = "operatorVersion"
 	// PublishedPolicies is where the policies of devices are kept, one of these, or
 	// nothing where there are none.
 	PublishedPolicies = "policies"

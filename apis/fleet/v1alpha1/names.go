@@ -20,6 +20,10 @@ const (
 	// AnnotationSchemaHash on a CustomResourceDefinition is the hash of the
 	// schema that it was generated with.
 	AnnotationSchemaHash = Group + "/schema-hash"
+
+	// AnnotationVersion on a CustomResourceDefinition is the version of the
+	// release that it is of, such as "v1.2.3".
+	AnnotationVersion = Group + "/version"
 )
 
 // Condition types. Deployments carry Ready, Reconciling and Stalled as kstatus
