@@ -51,6 +51,10 @@ func pod(ctx context.Context, c *cluster.Cluster) error {
 		{"its Service answers", expect("200 OK", "exec", deployment, "--", "/hello", "-check", "http://hello")},
 		{"its logs are there", expect("hello: version v1 serving", "logs", deployment)},
 		{"its namespace is deleted", func() error {
+			// A namespace is looked at again after 15 s when it had pods at first.
+			if _, err := kubectl("delete", deployment, "--cascade=foreground", "--timeout=3m"); err != nil {
+				return err
+			}
 			_, err := c.Kubectl(ctx, "", "delete", "namespace", "story-pod", "--timeout=3m")
 			return err
 		}},
