@@ -32,15 +32,15 @@ func TestMain(m *testing.M) { os.Exit(kube.RunTests(m)) }
 // patience is how long the API server may take to serve a kind that is new.
 const patience = time.Minute
 
-// read returns the objects of the generated files below a folder, in order.
-func read(t *testing.T, folder string) (all []*unstructured.Unstructured) {
+// read returns the objects of the generated files in some folders, in order.
+func read(t *testing.T, folders ...string) (all []*unstructured.Unstructured) {
 	t.Helper()
 	files, err := kustomize.Files("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if path.Dir(name) != folder || path.Base(name) == "kustomization.yaml" {
+		if !slices.Contains(folders, path.Dir(name)) || path.Base(name) == "kustomization.yaml" {
 			continue
 		}
 		decoder := yaml.NewYAMLOrJSONDecoder(strings.NewReader(string(files[name])), 4096)
@@ -57,7 +57,7 @@ func read(t *testing.T, folder string) (all []*unstructured.Unstructured) {
 		}
 	}
 	if len(all) == 0 {
-		t.Fatalf("there are no objects in %s", folder)
+		t.Fatalf("there are no objects in %v", folders)
 	}
 	// As kubectl and Argo CD have it: what others need comes first.
 	rank := func(o *unstructured.Unstructured) int {
@@ -101,7 +101,7 @@ func TestClusterAcceptsTheBase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base := read(t, kustomize.Dir+"/base")
+	base := read(t, kustomize.Dir+"/crds", kustomize.Dir+"/base")
 	for _, o := range base {
 		first := apply(t, api, o)
 		second := apply(t, api, o)

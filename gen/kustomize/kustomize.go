@@ -25,8 +25,16 @@ import (
 // Dir holds the base, the components and the examples.
 const Dir = "kustomize"
 
-// nackFile of the base has NACK's definitions.
-const nackFile = "nack-crds.yaml"
+// The definitions are in a folder of their own: kubectl applies resources of a kind
+// only once the API server serves it.
+const (
+	definitionsDir = Dir + "/crds/"
+	baseDir        = Dir + "/base/"
+	// nackFile has NACK's.
+	nackFile = "nack.yaml"
+	// fleetFile has the fleet's.
+	fleetFile = "fleet.yaml"
+)
 
 // Release is the one of the base. Its names stand inside configurations, where
 // kustomize does not look, so an overlay must leave them alone.
@@ -100,30 +108,43 @@ func resources(names ...string) kustomization {
 	return kustomization{APIVersion: "kustomize.config.k8s.io/v1beta1", Kind: "Kustomization", Resources: names}
 }
 
-// base is one file of objects for each of the builders'.
-func base(root string) (tree.Tree, error) {
-	const dir = Dir + "/base/"
+// definitions are those of the kinds that the base has resources of.
+func definitions(root string, fleets []any) (tree.Tree, error) {
 	files := tree.Tree{}
-	definitions, err := chart.NACKDefinitions(root)
+	var err error
+	if files[definitionsDir+nackFile], err = chart.NACKDefinitions(root); err != nil {
+		return nil, err
+	}
+	if files[definitionsDir+fleetFile], err = render("", fleets...); err != nil {
+		return nil, err
+	}
+	files[definitionsDir+"kustomization.yaml"], err = render("The kinds of resources; the API server has to know them before it takes the base.", resources(fleetFile, nackFile))
+	return files, err
+}
+
+// base is one file of objects for each of the builders', and the definitions.
+func base(root string) (tree.Tree, error) {
+	built := install.Build(install.Defaults(), Release())
+	files, err := definitions(root, built[install.CRDsFile])
 	if err != nil {
 		return nil, err
 	}
-	files[dir+nackFile] = definitions
-	built := install.Build(install.Defaults(), Release())
-	built["namespace.yaml"] = []any{namespace()}
-	names := []string{"namespace.yaml", install.CRDsFile, nackFile}
+	delete(built, install.CRDsFile)
+	const first = "namespace.yaml"
+	built[first] = []any{namespace()}
+	names := []string{"../crds", first}
 	for _, name := range slices.Sorted(maps.Keys(built)) {
 		if len(built[name]) == 0 {
 			continue
 		}
-		if files[dir+name], err = render("", built[name]...); err != nil {
+		if files[baseDir+name], err = render("", built[name]...); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		if !slices.Contains(names, name) {
+		if name != first {
 			names = append(names, name)
 		}
 	}
-	files[dir+"kustomization.yaml"], err = render("The installation that chose nothing; see docs/values.md.", resources(names...))
+	files[baseDir+"kustomization.yaml"], err = render("The installation that chose nothing; see docs/values.md.", resources(names...))
 	return files, err
 }
 

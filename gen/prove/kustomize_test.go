@@ -64,7 +64,7 @@ func TestKustomize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sameSpecs(t, string(generated[kustomize.Dir+"/base/"+install.CRDsFile]))
+	sameSpecs(t, string(generated[kustomize.Dir+"/crds/fleet.yaml"]))
 	choices := [][]kustomize.Component{nil, kustomize.Components()}
 	for _, c := range kustomize.Components() {
 		choices = append(choices, []kustomize.Component{c})
