@@ -119,8 +119,9 @@ func (b builder) natsPod() corev1.PodTemplateSpec {
 			VolumeMounts: []corev1.VolumeMount{
 				{Name: "config", MountPath: natsConfigDir, ReadOnly: true}, tlsMount, {Name: "data", MountPath: natsDataDir},
 			},
-			// A server that reads a large store back is busy, not dead.
-			StartupProbe:   patient(probe("/healthz", "monitor"), 90),
+			// A server that reads a large store back is busy, not dead. One that has done so is
+			// found out soon: devices that reach nobody wait longer each time.
+			StartupProbe:   often(patient(probe("/healthz", "monitor"), 900)),
 			LivenessProbe:  patient(probe("/healthz?js-enabled-only=true", "monitor"), 6),
 			ReadinessProbe: probe("/healthz?js-server-only=true", "monitor"),
 		}, b.reloader(tlsMount)},
@@ -141,7 +142,13 @@ func (b builder) reloader(tls corev1.VolumeMount) corev1.Container {
 	}
 }
 
-// patient tries as often, every 10 s.
+// often tries every second.
+func often(p *corev1.Probe) *corev1.Probe {
+	p.PeriodSeconds = 1
+	return p
+}
+
+// patient fails when so many tries in a row did, every 10 s.
 func patient(p *corev1.Probe, times int32) *corev1.Probe {
 	p.FailureThreshold = times
 	return p
