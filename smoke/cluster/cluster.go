@@ -34,6 +34,9 @@ type provider interface {
 	down() error
 }
 
+// restarter is a provider that can restart the kubelet of its node.
+type restarter interface{ restartKubelet() error }
+
 // Options of a cluster.
 type Options struct {
 	// Provider is one of Providers; "" has Pick choose.
@@ -94,6 +97,19 @@ func findKubectl(ctx context.Context, o Options) (string, error) {
 
 // Stop removes the cluster, except an existing one. It may be called more than once.
 func (c *Cluster) Stop() error { return c.provider.down() }
+
+// ErrUnable says that the provider has no way to do something to its nodes.
+var ErrUnable = errors.New("the cluster's provider cannot do that")
+
+// RestartKubelet kills the kubelet of the only node and starts another. What runs in
+// pods is not asked. It fails with ErrUnable.
+func (c *Cluster) RestartKubelet() error {
+	p, able := c.provider.(restarter)
+	if !able {
+		return ErrUnable
+	}
+	return p.restartKubelet()
+}
 
 // Kubeconfig is the path of the administrator's kubeconfig.
 func (c *Cluster) Kubeconfig() string { return c.kubeconfig }

@@ -116,6 +116,12 @@ func (n *node) start(program string, args ...string) (*process.Process, error) {
 	return p, nil
 }
 
+// kill ends a program of the sandbox at once, which is no failure then.
+func (n *node) kill(p *process.Process) {
+	p.Stop(0)
+	n.running = slices.DeleteFunc(n.running, func(other *process.Process) bool { return other == p })
+}
+
 // stop ends everything in the sandbox at once.
 func (n *node) stop() {
 	n.first.Stop(0)

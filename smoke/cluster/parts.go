@@ -54,6 +54,12 @@ func (s *source) load(ctx context.Context, archive string) error {
 
 // startNode starts the parts that talk to the API server, and does not wait.
 func (s *source) startNode(context.Context) error {
+	if err := s.plane.Admit(s.path("kubelet.kubeconfig"), "system:node:"+nodeName, "system:nodes"); err != nil {
+		return err
+	}
+	if err := s.startKubelet(); err != nil {
+		return err
+	}
 	for _, p := range []struct {
 		program    string
 		user       string
@@ -61,10 +67,6 @@ func (s *source) startNode(context.Context) error {
 		kubeconfig string
 		args       []string
 	}{
-		{s.programs.kubelet, "system:node:" + nodeName, []string{"system:nodes"}, "kubelet.kubeconfig", []string{
-			"--config", s.path("kubelet.yaml"), "--kubeconfig", s.path("kubelet.kubeconfig"),
-			"--hostname-override", nodeName, "--node-ip", s.network.node.String(),
-		}},
 		{s.programs.proxy, "system:kube-proxy", nil, "kube-proxy.kubeconfig", []string{"--config", s.path("kube-proxy.yaml")}},
 		{s.programs.coredns, "coredns", []string{"system:masters"}, "coredns.kubeconfig", []string{"-conf", s.path("Corefile")}},
 		{s.programs.scheduler, "system:kube-scheduler", nil, "kube-scheduler.kubeconfig", []string{
@@ -79,6 +81,18 @@ func (s *source) startNode(context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (s *source) startKubelet() (err error) {
+	s.kubelet, err = s.node.start(s.programs.kubelet,
+		"--config", s.path("kubelet.yaml"), "--kubeconfig", s.path("kubelet.kubeconfig"),
+		"--hostname-override", nodeName, "--node-ip", s.network.node.String())
+	return err
+}
+
+func (s *source) restartKubelet() error {
+	s.node.kill(s.kubelet)
+	return s.startKubelet()
 }
 
 // waitReady waits for a node that takes pods, and for the name server; a part that

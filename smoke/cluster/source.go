@@ -13,6 +13,7 @@ import (
 	"github.com/nationtech/harmony-fleet/smoke/debian"
 	"github.com/nationtech/harmony-fleet/smoke/images"
 	"github.com/nationtech/harmony-fleet/smoke/kube"
+	"github.com/nationtech/harmony-fleet/smoke/process"
 	"github.com/nationtech/harmony-fleet/smoke/steps"
 	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
@@ -30,6 +31,7 @@ type source struct {
 	programs programs
 	plane    *kube.ControlPlane
 	node     *node
+	kubelet  *process.Process // of the node
 }
 
 // programs are where the parts lie.

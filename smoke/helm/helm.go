@@ -10,7 +10,9 @@ import (
 
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/cli"
+	"helm.sh/helm/v3/pkg/strvals"
 )
 
 // Client works in one namespace of a cluster.
@@ -42,6 +44,17 @@ func Pack(chart, folder string) (archive string, err error) {
 	return archive, nil
 }
 
+// Set reads values as the command's --set has them: "nats.replicas=3".
+func Set(settings ...string) (map[string]any, error) {
+	values := map[string]any{}
+	for _, setting := range settings {
+		if err := strvals.ParseInto(setting, values); err != nil {
+			return nil, fmt.Errorf("reading %q: %w", setting, err)
+		}
+	}
+	return values, nil
+}
+
 // patience is how long something may take to become ready, or to go.
 const patience = 10 * time.Minute
 
@@ -58,6 +71,32 @@ func (c *Client) Install(ctx context.Context, release, archive string, values ma
 		return fmt.Errorf("helm install %s: %w", release, err)
 	}
 	return nil
+}
+
+// Render returns what a release of the archive's chart consists of, definitions
+// included, as YAML documents. Of the cluster it asks nothing but its version.
+func (c *Client) Render(ctx context.Context, release, archive string, values map[string]any) (string, error) {
+	chart, err := loader.Load(archive)
+	if err != nil {
+		return "", fmt.Errorf("reading the chart %s: %w", archive, err)
+	}
+	discovery, err := c.config.RESTClientGetter.ToDiscoveryClient()
+	if err != nil {
+		return "", fmt.Errorf("preparing to ask for the cluster's version: %w", err)
+	}
+	version, err := discovery.ServerVersion()
+	if err != nil {
+		return "", fmt.Errorf("asking for the cluster's version: %w", err)
+	}
+	install := action.NewInstall(&action.Configuration{Log: func(string, ...any) {}})
+	install.KubeVersion = &chartutil.KubeVersion{Version: version.GitVersion, Major: version.Major, Minor: version.Minor}
+	install.ReleaseName, install.Namespace = release, c.namespace
+	install.DryRun, install.ClientOnly, install.IncludeCRDs = true, true, true
+	rendered, err := install.RunWithContext(ctx, chart, values)
+	if err != nil {
+		return "", fmt.Errorf("helm template %s: %w", release, err)
+	}
+	return rendered.Manifest, nil
 }
 
 // Uninstall removes a release, and waits until its objects are gone.

@@ -22,23 +22,33 @@ const (
 
 // install installs the packed chart without a single value, on a namespace that
 // demands the restricted standard of pods, and takes a device through a life.
-func install(ctx context.Context, c *cluster.Cluster) (err error) {
+func install(ctx context.Context, c *cluster.Cluster) error {
+	return installing(ctx, c, func(i *installation) error {
+		if err := i.up(ctx, "with no values", nil); err != nil {
+			return err
+		}
+		if err := i.device(ctx); err != nil {
+			return err
+		}
+		return i.down(ctx)
+	})
+}
+
+// installing tells a story of an installation, which it begins without.
+func installing(ctx context.Context, c *cluster.Cluster, story func(*installation) error) (err error) {
 	tree, err := source.Read(ctx, ".")
 	if err != nil {
 		return err
 	}
-	i := installation{Cluster: c, tree: tree}
+	i := &installation{Cluster: c, tree: tree}
 	if i.dir, err = os.MkdirTemp("", "fleet-story-"); err != nil {
 		return fmt.Errorf("making a temporary folder: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(i.dir)) }()
-	if err := i.up(ctx); err != nil {
+	if i.helm, err = helm.New(c.Kubeconfig(), namespace, func(string, ...any) {}); err != nil {
 		return err
 	}
-	if err := i.device(ctx); err != nil {
-		return err
-	}
-	return i.down(ctx)
+	return story(i)
 }
 
 // installation is the product in a cluster.
@@ -47,14 +57,15 @@ type installation struct {
 	tree source.Source
 	helm *helm.Client
 	dir  string // for the packed chart
+	url  string // of the broker, for devices
 }
 
-// up brings it up.
-func (i *installation) up(ctx context.Context) error {
-	if err := i.Step("the images are built and imported", func() error { return importProduct(ctx, i.Cluster, i.tree) }); err != nil {
+// up brings it up with Helm, with values that a few words tell of.
+func (i *installation) up(ctx context.Context, told string, values map[string]any) error {
+	if err := i.supply(ctx); err != nil {
 		return err
 	}
-	return i.Step("helm install, with no values, makes everything ready", func() (err error) {
+	return i.Step("helm install, "+told+", makes everything ready", func() error {
 		const restricted = "pod-security.kubernetes.io/enforce=restricted"
 		if _, err := i.Kubectl(ctx, "", "create", "namespace", namespace); err != nil {
 			return err
@@ -62,18 +73,20 @@ func (i *installation) up(ctx context.Context) error {
 		if _, err := i.Kubectl(ctx, "", "label", "namespace", namespace, restricted); err != nil {
 			return err
 		}
-		if i.helm, err = helm.New(i.Kubeconfig(), namespace, func(string, ...any) {}); err != nil {
-			return err
-		}
 		archive, err := i.pack()
 		if err != nil {
 			return err
 		}
-		if err := i.helm.Install(ctx, product, archive, nil); err != nil {
+		if err := i.helm.Install(ctx, product, archive, values); err != nil {
 			return errors.Join(err, i.logs(ctx))
 		}
 		return nil
 	})
+}
+
+// supply has the cluster know the images.
+func (i *installation) supply(ctx context.Context) error {
+	return i.Step("the images are built and imported", func() error { return importProduct(ctx, i.Cluster, i.tree) })
 }
 
 // pack packs the tree's chart.
@@ -100,26 +113,13 @@ func (i *installation) device(ctx context.Context) (err error) {
 		return err
 	}
 	defer forward.Stop()
-	fails := func(err error) error {
-		if err != nil && m.agent != nil {
-			err = fmt.Errorf("%w\nfleet-agent:\n%s", err, m.agent.LogTail(30))
-		}
-		if err != nil {
-			err = errors.Join(err, i.logs(ctx))
-		}
-		return err
-	}
 	var before string
 	for _, step := range []struct {
 		what string
 		run  func() error
 	}{
 		{"kubectl fleet enroll lets this host in", func() error {
-			command, err := m.fleet(ctx, "enroll", "pi-1", "--label", "group=a", "--url", fmt.Sprintf("tls://localhost:%d", forward.Port))
-			if err != nil {
-				return err
-			}
-			return m.join(ctx, command)
+			return m.enrol(ctx, fmt.Sprintf("tls://localhost:%d", forward.Port))
 		}},
 		{"it appears as a Device", func() error {
 			return i.until(ctx, "True", "get", "fdev", "pi-1", `--output=jsonpath={.status.conditions[?(@.type=="Reachable")].status}`)
@@ -160,11 +160,22 @@ func (i *installation) device(ctx context.Context) (err error) {
 			})
 		}},
 	} {
-		if err := i.Step(step.what, func() error { return fails(step.run()) }); err != nil {
+		if err := i.Step(step.what, func() error { return i.explain(ctx, m, step.run()) }); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// explain adds to an error what the device and the pods have logged last.
+func (i *installation) explain(ctx context.Context, m *machine, err error) error {
+	if err == nil {
+		return nil
+	}
+	if m.agent != nil {
+		err = fmt.Errorf("%w\nfleet-agent:\n%s", err, m.agent.LogTail(30))
+	}
+	return errors.Join(err, i.logs(ctx))
 }
 
 // deploy applies the Deployment and waits until its status and the workload itself
@@ -174,24 +185,14 @@ func (i *installation) deploy(ctx context.Context, m *machine, version string) e
 	if err != nil {
 		return err
 	}
-	manifest := fmt.Sprintf(`apiVersion: fleet.nationtech.io/v1alpha1
-kind: Deployment
-metadata: {name: hello, namespace: default}
-spec:
-  targetSelector: {matchLabels: {group: a}}
-  score:
-    podmanV0:
-      services:
-      - {name: hello, image: %q, ports: [{containerPort: 8080, hostPort: %d}]}
-`, m.registry.Ref("hello:"+version), port)
-	if _, err := i.Kubectl(ctx, manifest, "apply", "--filename=-"); err != nil {
+	hello := workload{name: "hello", group: "a", image: m.registry.Ref("hello:" + version), port: port, devices: 1}
+	if err := i.apply(ctx, hello); err != nil {
 		return err
 	}
 	if _, err := i.Kubectl(ctx, "", "wait", "fdep/hello", "--for=condition=Ready", "--timeout=3m"); err != nil {
 		return err
 	}
-	if err := i.until(ctx, "1 1 0 0", "get", "fdep", "hello",
-		"--output=jsonpath={.status.aggregate.matchedDeviceCount} {.status.aggregate.succeeded} {.status.aggregate.failed} {.status.aggregate.pending}"); err != nil {
+	if err := i.settled(ctx, hello); err != nil {
 		return err
 	}
 	return eventually(ctx, func() error { return process.Answers(ctx, fmt.Sprintf("http://127.0.0.1:%d", port)) })
@@ -227,31 +228,41 @@ func (i *installation) down(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return i.Step("and everything can be removed then", func() error {
-		// Who would take the finalizers off is gone, as docs/install.md says.
-		streams, err := i.Kubectl(ctx, "", "--namespace="+namespace, "get", "streams.jetstream.nats.io", "--output=name")
-		if err != nil {
-			return err
-		}
-		for _, stream := range strings.Fields(streams) {
-			if _, err := i.Kubectl(ctx, "", "--namespace="+namespace, "patch", stream, "--type=merge", `--patch={"metadata":{"finalizers":null}}`); err != nil {
+	return i.Step("and everything can be removed then", func() error { return i.clear(ctx) })
+}
+
+// clear removes what is kept when the programs are gone, as docs/install.md says.
+func (i *installation) clear(ctx context.Context) error {
+	if err := i.release(ctx); err != nil {
+		return err
+	}
+	if _, err := i.Kubectl(ctx, "", "delete", "namespace", namespace, "--timeout=3m"); err != nil {
+		return err
+	}
+	definitions, err := i.Kubectl(ctx, "", "get", "customresourcedefinitions", "--output=name")
+	if err != nil {
+		return err
+	}
+	for _, name := range strings.Fields(definitions) {
+		if strings.HasSuffix(name, ".fleet.nationtech.io") || strings.HasSuffix(name, ".jetstream.nats.io") {
+			if _, err := i.Kubectl(ctx, "", "delete", name, "--timeout=2m"); err != nil {
 				return err
 			}
 		}
-		if _, err := i.Kubectl(ctx, "", "delete", "namespace", namespace, "--timeout=3m"); err != nil {
+	}
+	return nil
+}
+
+// release takes the finalizers off the streams: who would do so is gone.
+func (i *installation) release(ctx context.Context) error {
+	streams, err := i.Kubectl(ctx, "", "--namespace="+namespace, "get", "streams.jetstream.nats.io", "--output=name")
+	if err != nil {
+		return err
+	}
+	for _, stream := range strings.Fields(streams) {
+		if _, err := i.Kubectl(ctx, "", "--namespace="+namespace, "patch", stream, "--type=merge", `--patch={"metadata":{"finalizers":null}}`); err != nil {
 			return err
 		}
-		definitions, err := i.Kubectl(ctx, "", "get", "customresourcedefinitions", "--output=name")
-		if err != nil {
-			return err
-		}
-		for _, name := range strings.Fields(definitions) {
-			if strings.HasSuffix(name, ".fleet.nationtech.io") || strings.HasSuffix(name, ".jetstream.nats.io") {
-				if _, err := i.Kubectl(ctx, "", "delete", name, "--timeout=2m"); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }

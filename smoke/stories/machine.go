@@ -92,6 +92,15 @@ func (m *machine) fleet(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
+// enrol lets it in as the device pi-1 of group a, at the broker's address.
+func (m *machine) enrol(ctx context.Context, url string) error {
+	command, err := m.fleet(ctx, "enroll", "pi-1", "--label", "group=a", "--url", url)
+	if err != nil {
+		return err
+	}
+	return m.join(ctx, command)
+}
+
 // join runs the command that `kubectl fleet enroll` printed, and the agent then.
 func (m *machine) join(ctx context.Context, command string) error {
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)
@@ -106,8 +115,13 @@ func (m *machine) join(ctx context.Context, command string) error {
 	return err
 }
 
-// containers are the ids of what it runs, one in each line.
-func (m *machine) containers(ctx context.Context) (string, error) {
-	ids, err := m.podman.Run(ctx, "ps", "--quiet", "--no-trunc")
+// containers are the ids of what it runs, one in each line; of which Deployments may
+// be said.
+func (m *machine) containers(ctx context.Context, of ...string) (string, error) {
+	args := []string{"ps", "--quiet", "--no-trunc"}
+	for _, name := range of {
+		args = append(args, "--filter=name="+name)
+	}
+	ids, err := m.podman.Run(ctx, args...)
 	return strings.TrimSpace(ids), err
 }

@@ -1,0 +1,159 @@
+package stories
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nationtech/harmony-fleet/agent/bus"
+	"github.com/nationtech/harmony-fleet/agent/config"
+	"github.com/nationtech/harmony-fleet/agent/store"
+	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/policy"
+	"github.com/nationtech/harmony-fleet/apis/wire"
+	"github.com/nationtech/harmony-fleet/operator/roster"
+)
+
+// crowd is many devices without containers, in this process: each has a key and a
+// policy of its own and the connection that the product's agent has, and says at once
+// that it runs what it shall.
+type crowd struct {
+	members []*member
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	lost    atomic.Int64
+}
+
+// crowdGroup is the value of the label group that all of them have.
+const crowdGroup = "crowd"
+
+// member is one of them.
+type member struct {
+	bus *bus.Bus
+
+	mu   sync.Mutex
+	held store.Desired // with mu
+}
+
+// newCrowd lets so many devices in and runs them. They find the broker as the
+// machine does, which has joined already. Stop it in any case but an error.
+func newCrowd(ctx context.Context, i *installation, m *machine, size int) (*crowd, error) {
+	agent, err := config.Load(m.path("config.toml"))
+	if err != nil {
+		return nil, err
+	}
+	admin, err := roster.NewAdmin(i.Config())
+	if err != nil {
+		return nil, err
+	}
+	defer admin.Close()
+	c := &crowd{members: make([]*member, size)}
+	joining, joinCtx := errgroup.WithContext(ctx)
+	joining.SetLimit(8)
+	for n := range c.members {
+		joining.Go(func() (err error) {
+			id := wire.DeviceID(fmt.Sprintf("crowd-%03d", n))
+			to := bus.Target{
+				Device: id, NATS: agent.NATS, TrustedKeys: agent.Agent.TrustedKeys,
+				Credentials: v1alpha1.Credentials{Type: v1alpha1.CredentialNKey, SeedFile: m.path(string(id) + ".seed")},
+			}
+			if err := enrol(joinCtx, admin, to); err != nil {
+				return err
+			}
+			c.members[n], err = c.newMember(to, n)
+			return err
+		})
+	}
+	if err := joining.Wait(); err != nil {
+		return nil, fmt.Errorf("letting a crowd of devices in: %w", err)
+	}
+	// They outlive the step that they are made in.
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	c.cancel = cancel
+	for _, one := range c.members {
+		c.running.Go(func() { one.bus.Run(running) })
+	}
+	return c, nil
+}
+
+// enrol writes a device's policy and has it join with a key that it makes, as
+// `kubectl fleet enroll` and `fleet-agent join` do.
+func enrol(ctx context.Context, admin *roster.Admin, to bus.Target) error {
+	seed, err := bus.NewKey()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Clean(to.Credentials.SeedFile), seed, 0o600); err != nil {
+		return err
+	}
+	if err := admin.PutPolicy(ctx, to.Device, policy.Policy{Labels: map[string][]string{"group": {crowdGroup}}}, ""); err != nil {
+		return err
+	}
+	token := policy.NewToken(to.Device)
+	if err := admin.PutEnrolment(ctx, to.Device, token.Enrolment(time.Now().Add(time.Hour))); err != nil {
+		return err
+	}
+	// The callout hears of a policy a moment later.
+	return eventually(ctx, func() error { return bus.Join(ctx, to, token) })
+}
+
+func (c *crowd) newMember(to bus.Target, number int) (*member, error) {
+	one := &member{}
+	one.bus = bus.New(bus.Options{
+		Target: to, Session: fmt.Sprintf("%08x", number), Workloads: one,
+		Connection: c.heard, Refused: func(error) {}, Twin: func(error) {},
+		Now: time.Now, Log: logr.Discard(),
+	})
+	return one, one.bus.PutInfo(wire.DeviceInfo{Labels: map[string]string{"group": crowdGroup}})
+}
+
+// heard counts connections that were lost, and attempts that failed.
+func (c *crowd) heard(_ string, problem error) {
+	if problem != nil {
+		c.lost.Add(1)
+	}
+}
+
+// losses is how many that were so far.
+func (c *crowd) losses() int { return int(c.lost.Load()) }
+
+func (c *crowd) stop() {
+	if c.cancel != nil {
+		c.cancel()
+		c.running.Wait()
+	}
+}
+
+// Desired implements bus.Workloads.
+func (m *member) Desired() store.Desired {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.held
+}
+
+// Apply implements bus.Workloads.
+func (m *member) Apply(d store.Desired) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id := range m.held.Deployments {
+		if _, stays := d.Deployments[id]; !stays {
+			if err := m.bus.PutState(id, nil); err != nil {
+				return err
+			}
+		}
+	}
+	for id, workload := range d.Deployments {
+		if err := m.bus.PutState(id, &wire.DeviceState{Phase: wire.PhaseSucceeded, Reason: "Running", Digest: workload.Digest}); err != nil {
+			return err
+		}
+	}
+	m.held = d
+	return nil
+}

@@ -1,0 +1,185 @@
+package stories
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nationtech/harmony-fleet/smoke/cluster"
+	"github.com/nationtech/harmony-fleet/smoke/helm"
+)
+
+const (
+	// crowdSize is how many devices there are beside the one with containers.
+	crowdSize = 200
+	// failures is how often in a row each part is taken away.
+	failures = 5
+)
+
+// faults takes the parts of an installation away while devices work, and changes what
+// they shall run meanwhile. Each time all of it has to arrive, and what was not
+// changed has to run on.
+func faults(ctx context.Context, c *cluster.Cluster) error {
+	return installing(ctx, c, func(i *installation) error {
+		if err := i.onNodePort(ctx, "with the broker at a port of the node"); err != nil {
+			return err
+		}
+		return i.withLoad(ctx, crowdSize, func(l *load) error {
+			for _, part := range []string{"nats", "operator", "callout", "nats,callout"} {
+				times := failures
+				if strings.Contains(part, "callout") {
+					times = 1 // nobody who is connected needs it
+				}
+				for n := range times {
+					what := fmt.Sprintf("the pods of %s are deleted (%d of %d): what changes meanwhile arrives, and the rest runs on", part, n+1, times)
+					if err := l.step(ctx, what, func() error { return i.deletePods(ctx, part) }); err != nil {
+						return err
+					}
+				}
+			}
+			if err := l.restartKubelet(ctx); err != nil {
+				return err
+			}
+			return l.end(ctx)
+		})
+	})
+}
+
+// deletePods returns when the pods of the components are gone.
+func (i *installation) deletePods(ctx context.Context, components string) error {
+	_, err := i.Kubectl(ctx, "", "--namespace="+namespace, "delete", "pods", "--selector=app.kubernetes.io/component in ("+components+")", "--timeout=2m")
+	return err
+}
+
+// onNodePort brings it up for devices that reach the broker at a port of the node: a
+// forwarded one ends with the pod. A few words tell of the other values.
+func (i *installation) onNodePort(ctx context.Context, told string, settings ...string) error {
+	node, err := i.Kubectl(ctx, "", "get", "nodes", `--output=jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}`)
+	if err != nil {
+		return err
+	}
+	values, err := helm.Set(append(settings, "nats.service.type=NodePort", "nats.tls.hosts={"+node+"}")...)
+	if err != nil {
+		return err
+	}
+	if err := i.up(ctx, told, values); err != nil {
+		return err
+	}
+	port, err := i.Kubectl(ctx, "", "--namespace="+namespace, "get", "service", product+"-nats", "--output=jsonpath={.spec.ports[0].nodePort}")
+	i.url = "tls://" + node + ":" + port
+	return err
+}
+
+// load is devices that work: one with containers, and a crowd.
+type load struct {
+	*installation
+	machine *machine
+	crowd   *crowd
+	// steady is never changed; moving and many are at each step.
+	steady, moving, many workload
+	changes              int
+	kept                 string // the container of steady
+}
+
+// withLoad tells a story about devices, and has them leave.
+func (i *installation) withLoad(ctx context.Context, size int, story func(*load) error) (err error) {
+	l := &load{installation: i}
+	l.machine, err = newMachine(ctx, i.Cluster)
+	defer func() { err = errors.Join(err, l.machine.stop()) }()
+	if err != nil {
+		return err
+	}
+	image := l.machine.registry.Ref("hello:v1")
+	l.steady = workload{name: "steady", group: "a", image: image, devices: 1}
+	l.moving = workload{name: "moving", group: "a", image: image, devices: 1}
+	l.many = workload{name: "many", group: crowdGroup, image: image, devices: int32(size)}
+	defer func() {
+		if l.crowd != nil {
+			l.crowd.stop()
+		}
+	}()
+	err = i.Step(fmt.Sprintf("this host joins, and %d devices without containers", size), func() (err error) {
+		if err := l.machine.enrol(ctx, i.url); err != nil {
+			return i.explain(ctx, l.machine, err)
+		}
+		l.crowd, err = newCrowd(ctx, i, l.machine, size)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := l.step(ctx, "all of them run what they shall", func() error { return i.apply(ctx, l.steady) }); err != nil {
+		return err
+	}
+	return story(l)
+}
+
+// step lets something happen, changes two Deployments, and looks at all three.
+func (l *load) step(ctx context.Context, what string, happen func() error) error {
+	return l.Step(what, func() error { return l.explain(ctx, l.machine, l.survive(ctx, happen)) })
+}
+
+func (l *load) survive(ctx context.Context, happen func() error) error {
+	if err := happen(); err != nil {
+		return err
+	}
+	l.changes++
+	l.moving.image = l.machine.registry.Ref(fmt.Sprintf("hello:v%d", 1+l.changes%2))
+	l.many.image = l.machine.registry.Ref(fmt.Sprintf("hello:v%d", l.changes))
+	for _, changed := range []workload{l.moving, l.many} {
+		if err := l.apply(ctx, changed); err != nil {
+			return err
+		}
+	}
+	for _, w := range []workload{l.moving, l.many, l.steady} {
+		if err := l.settled(ctx, w); err != nil {
+			return err
+		}
+	}
+	container, err := l.machine.containers(ctx, l.steady.name)
+	if err != nil {
+		return err
+	}
+	if l.kept == "" {
+		l.kept = container
+	}
+	if container == "" || container != l.kept {
+		return fmt.Errorf("the container of %s is %q, and was %q: nothing of it was changed", l.steady.name, container, l.kept)
+	}
+	return nil
+}
+
+// restartKubelet has the new kubelet find the pods of the old one as they are, and
+// make one.
+func (l *load) restartKubelet(ctx context.Context) error {
+	pods := func() (string, error) {
+		return l.Kubectl(ctx, "", "--namespace="+namespace, "get", "pods", `--output=jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[*].containerID}{"\n"}{end}`)
+	}
+	before, err := pods()
+	if err != nil {
+		return err
+	}
+	err = l.step(ctx, "the kubelet is killed, and starts again", l.RestartKubelet)
+	if errors.Is(err, cluster.ErrUnable) {
+		fmt.Fprintln(l.Progress(), "left out:", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if after, err := pods(); err != nil || after != before {
+		return errors.Join(fmt.Errorf("pods and their containers were\n%sand are\n%s", before, after), err)
+	}
+	return l.step(ctx, "and makes a pod", func() error { return l.deletePods(ctx, "operator") })
+}
+
+// end takes the devices and all else away.
+func (l *load) end(ctx context.Context) error {
+	for _, w := range []workload{l.steady, l.moving, l.many} {
+		if err := l.remove(ctx, w); err != nil {
+			return err
+		}
+	}
+	return l.down(ctx)
+}
