@@ -55,7 +55,7 @@ images: ## the container images as OCI layouts in dist/images
 	go run ./release/cmd/release images
 
 .PHONY: release
-release: ## build, push and sign the images of a release: REGISTRY=host/path KEY=file, and BUILDER=URI in a workflow
+release: ## build, push and sign the images and the chart of a release: REGISTRY=host/path KEY=file, and BUILDER=URI in a workflow
 	go run ./release/cmd/release push --registry "$(REGISTRY)" --key "$(KEY)" $(if $(BUILDER),--builder "$(BUILDER)")
 
 .PHONY: smoke

@@ -1,6 +1,7 @@
 // Package artifact makes OCI artifacts: documents about an image that lie beside
 // it in a registry and refer to it, so that whoever has the image's digest finds
-// them. It knows nothing of what they say, and never talks to a registry.
+// them, and documents that stand for themselves. It knows nothing of what they say,
+// and never talks to a registry.
 package artifact
 
 import (
@@ -13,12 +14,14 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Artifact is documents about one image.
+// Artifact is documents in one manifest.
 type Artifact struct {
-	// Type is the media type that people look for.
+	// Type is the media type that people look for; "" where Config's says it.
 	Type        string
 	Annotations map[string]string
-	Blobs       []Blob
+	// Config is empty, as OCI has it, for most.
+	Config Blob
+	Blobs  []Blob
 }
 
 // Blob is a document.
@@ -28,10 +31,8 @@ type Blob struct {
 	Content     []byte
 }
 
-// OCI has artifacts be image manifests whose configuration is empty.
-const emptyConfig = "application/vnd.oci.empty.v1+json"
-
-var emptyContent = []byte("{}")
+// empty is OCI's configuration of an artifact that has none.
+var empty = Blob{MediaType: "application/vnd.oci.empty.v1+json", Content: []byte("{}")}
 
 // About is the manifest that says this of the subject, which is an image or an
 // index. It is the same bytes each time.
@@ -40,15 +41,25 @@ func (a Artifact) About(subject partial.Describable) (v1.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading what %s is about: %w", a.Type, err)
 	}
-	config, err := partial.Descriptor(static.NewLayer(emptyContent, emptyConfig))
+	return a.manifest(&v1.Descriptor{MediaType: about.MediaType, Size: about.Size, Digest: about.Digest})
+}
+
+// Alone is the manifest of documents that are about nothing else.
+func (a Artifact) Alone() (v1.Image, error) { return a.manifest(nil) }
+
+func (a Artifact) manifest(subject *v1.Descriptor) (v1.Image, error) {
+	configuration := a.Config
+	if configuration.MediaType == "" {
+		configuration = empty
+	}
+	config, err := partial.Descriptor(static.NewLayer(configuration.Content, types.MediaType(configuration.MediaType)))
 	if err != nil {
 		return nil, fmt.Errorf("making %s: %w", a.Type, err)
 	}
 	manifest := v1.Manifest{
-		SchemaVersion: 2, MediaType: types.OCIManifestSchema1, ArtifactType: a.Type, Annotations: a.Annotations, Config: *config,
-		Subject: &v1.Descriptor{MediaType: about.MediaType, Size: about.Size, Digest: about.Digest},
+		SchemaVersion: 2, MediaType: types.OCIManifestSchema1, ArtifactType: a.Type, Annotations: a.Annotations, Config: *config, Subject: subject,
 	}
-	made := document{blobs: map[v1.Hash]v1.Layer{}}
+	made := document{config: configuration.Content, blobs: map[v1.Hash]v1.Layer{}}
 	for _, b := range a.Blobs {
 		blob := static.NewLayer(b.Content, types.MediaType(b.MediaType))
 		descriptor, err := partial.Descriptor(blob)
@@ -67,15 +78,15 @@ func (a Artifact) About(subject partial.Describable) (v1.Image, error) {
 
 // document is a manifest with what it names.
 type document struct {
-	manifest []byte
-	blobs    map[v1.Hash]v1.Layer
+	manifest, config []byte
+	blobs            map[v1.Hash]v1.Layer
 }
 
 // RawManifest is part of partial.CompressedImageCore, as are the others.
 func (d document) RawManifest() ([]byte, error) { return d.manifest, nil }
 
-// RawConfigFile is the empty configuration.
-func (d document) RawConfigFile() ([]byte, error) { return emptyContent, nil }
+// RawConfigFile is the configuration.
+func (d document) RawConfigFile() ([]byte, error) { return d.config, nil }
 
 // MediaType is that of the manifest.
 func (d document) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }

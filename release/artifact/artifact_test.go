@@ -35,7 +35,7 @@ func TestAbout(t *testing.T) {
 		t.Errorf("the manifest is %+v", manifest)
 	}
 	// The digest is that of {}, which OCI's specification gives.
-	if c := manifest.Config; c.MediaType != emptyConfig || c.Size != 2 || c.Digest.Hex != "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a" {
+	if c := manifest.Config; string(c.MediaType) != empty.MediaType || c.Size != 2 || c.Digest.Hex != "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a" {
 		t.Errorf("the configuration is %+v", c)
 	}
 	if l := manifest.Layers; len(l) != 1 || l[0].MediaType != "text/plain" || l[0].Annotations["c"] != "d" {

@@ -27,8 +27,9 @@ const (
 	predicateType  = "https://slsa.dev/provenance/v1"
 )
 
-// buildType names the procedure of package images; docs/release.md describes it.
-const buildType = source.Repository + "/release/images/v1"
+// buildType names the procedure of this folder's command; docs/release.md describes
+// it.
+const buildType = source.Repository + "/release/v1"
 
 // AttestationTag is where cosign looks for what is attested of the image with this
 // digest.

@@ -33,10 +33,25 @@ type File struct {
 
 // Layer packs files and the folders above them.
 func Layer(files ...File) (v1.Layer, error) {
+	packed, err := Pack(files...)
+	if err != nil {
+		return nil, err
+	}
+	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(packed)), nil }
+	layer, err := tarball.LayerFromOpener(open, tarball.WithMediaType(types.OCILayer))
+	if err != nil {
+		return nil, fmt.Errorf("packing a layer: %w", err)
+	}
+	return layer, nil
+}
+
+// Pack is what a layer is: a compressed archive of the files and the folders above
+// them.
+func Pack(files ...File) ([]byte, error) {
 	var packed bytes.Buffer
 	zip, err := gzip.NewWriterLevel(&packed, gzip.DefaultCompression)
 	if err != nil {
-		return nil, fmt.Errorf("packing a layer: %w", err)
+		return nil, fmt.Errorf("packing an archive: %w", err)
 	}
 	w := tar.NewWriter(zip)
 	for _, folder := range folders(files) {
@@ -54,17 +69,12 @@ func Layer(files ...File) (v1.Layer, error) {
 		}
 	}
 	if err := w.Close(); err != nil {
-		return nil, fmt.Errorf("packing a layer: %w", err)
+		return nil, fmt.Errorf("packing an archive: %w", err)
 	}
 	if err := zip.Close(); err != nil {
-		return nil, fmt.Errorf("packing a layer: %w", err)
+		return nil, fmt.Errorf("packing an archive: %w", err)
 	}
-	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(packed.Bytes())), nil }
-	layer, err := tarball.LayerFromOpener(open, tarball.WithMediaType(types.OCILayer))
-	if err != nil {
-		return nil, fmt.Errorf("packing a layer: %w", err)
-	}
-	return layer, nil
+	return packed.Bytes(), nil
 }
 
 // folders are those above the files, each before what it holds.

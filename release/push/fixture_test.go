@@ -75,7 +75,7 @@ func newSite(t *testing.T, referrers bool) *site {
 	t.Cleanup(transport.CloseIdleConnections)
 	s.target = Target{
 		Registry: s.host + "/team/fleet", Builder: "https://example.com/workflow", Progress: &s.progress, Transport: transport,
-		Source: source.Source{Commit: strings.Repeat("c0ffee00", 5)},
+		Source: source.Source{Root: "../..", Commit: strings.Repeat("c0ffee00", 5)},
 	}
 	s.target.Key, s.public = newKey(t)
 	public, err := cryptoutils.MarshalPublicKeyToPEM(s.public)

@@ -14,13 +14,14 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/nationtech/harmony-fleet/release/attest"
+	"github.com/nationtech/harmony-fleet/release/chart"
 	"github.com/nationtech/harmony-fleet/release/images"
 	"github.com/nationtech/harmony-fleet/release/version"
 )
 
-// Pushed is an image that is in the registry.
+// Pushed is an image or the chart, and in the registry.
 type Pushed struct {
-	Image  string // its name in the table of images
+	Image  string // its name in the table of images, or the chart's
 	Ref    name.Digest
 	Digest v1.Hash // of its index, which is what a chart pins
 }
@@ -33,14 +34,46 @@ func (t Target) Images(ctx context.Context, made []images.Made) ([]Pushed, error
 	}
 	works := make([]*work, len(made))
 	for i, m := range made {
-		w, err := t.work(m)
+		w, err := t.work(m.Name, m.Name+":"+version.Number, m.Index)
 		if err != nil {
 			return nil, err
 		}
+		w.platforms, works[i] = m.Platforms, w
+	}
+	return t.push(ctx, works...)
+}
+
+// Chart pushes the tree's chart, which runs the images that were pushed by their
+// digests. Repeated, it sends nothing again.
+func (t Target) Chart(ctx context.Context, runs []Pushed) (Pushed, error) {
+	if err := CheckRegistry(t.Registry); err != nil {
+		return Pushed{}, err
+	}
+	pinned := chart.Images{Registry: t.Registry, Digests: map[string]v1.Hash{}}
+	for _, image := range runs {
+		pinned.Digests[image.Image] = image.Digest
+	}
+	made, err := chart.Artifact(t.Source, pinned)
+	if err != nil {
+		return Pushed{}, err
+	}
+	w, err := t.work(chart.Name, chart.Folder+"/"+chart.Name+":"+chart.Tag(), made)
+	if err != nil {
+		return Pushed{}, err
+	}
+	pushed, err := t.push(ctx, w)
+	if err != nil {
+		return Pushed{}, err
+	}
+	return pushed[0], nil
+}
+
+// push does works, all of which may be done or none.
+func (t Target) push(ctx context.Context, works ...*work) ([]Pushed, error) {
+	for _, w := range works {
 		if err := w.refuseReplacing(ctx); err != nil {
 			return nil, err
 		}
-		works[i] = w
 	}
 	for _, w := range works {
 		if err := w.content(ctx); err != nil {
@@ -49,33 +82,42 @@ func (t Target) Images(ctx context.Context, made []images.Made) ([]Pushed, error
 	}
 	var pushed []Pushed
 	for _, w := range works { // last: a tag is the promise that the rest is there
-		if err := w.put(ctx, w.tag, w.made.Index); err != nil {
+		if err := w.put(ctx, w.tag, w.what); err != nil {
 			return pushed, err
 		}
 		fmt.Fprintf(t.Progress, "tagged %s\n", w.tag)
-		pushed = append(pushed, Pushed{Image: w.made.Name, Ref: w.tag.Digest(w.digest.String()), Digest: w.digest})
+		pushed = append(pushed, Pushed{Image: w.name, Ref: w.tag.Digest(w.digest.String()), Digest: w.digest})
 	}
 	return pushed, nil
 }
 
-// work is one image on its way.
+// work is an image or the chart on its way.
 type work struct {
 	Target
-	made   images.Made
-	tag    name.Tag
-	digest v1.Hash // of the index
+	name      string
+	what      tagged
+	platforms []images.Platform // of an image
+	tag       name.Tag
+	digest    v1.Hash // of what
 }
 
-func (t Target) work(made images.Made) (*work, error) {
-	tag, err := name.NewTag(t.Registry+"/"+made.Name+":"+version.Number, name.StrictValidation)
+// tagged is an index of images, or a manifest.
+type tagged interface {
+	remote.Taggable
+	partial.Describable
+}
+
+// work is on what is to be found by the reference below the registry.
+func (t Target) work(called, ref string, what tagged) (*work, error) {
+	tag, err := name.NewTag(t.Registry+"/"+ref, name.StrictValidation)
 	if err != nil {
-		return nil, fmt.Errorf("naming the image %s: %w", made.Name, err)
+		return nil, fmt.Errorf("naming %s: %w", called, err)
 	}
-	digest, err := made.Index.Digest()
+	digest, err := what.Digest()
 	if err != nil {
-		return nil, fmt.Errorf("reading the digest of %s: %w", made.Name, err)
+		return nil, fmt.Errorf("reading the digest of %s: %w", called, err)
 	}
-	return &work{Target: t, made: made, tag: tag, digest: digest}, nil
+	return &work{Target: t, name: called, what: what, tag: tag, digest: digest}, nil
 }
 
 // refuseReplacing fails when other bytes were released under the version.
@@ -90,18 +132,18 @@ func (w *work) refuseReplacing(ctx context.Context) error {
 	return nil
 }
 
-// content sends the image by its digest, and everything that is about it.
+// content sends it by its digest, and everything that is about it.
 func (w *work) content(ctx context.Context) error {
 	begin := time.Now()
-	fmt.Fprintf(w.Progress, "pushing %s for %d platforms\n", w.tag, len(w.made.Platforms))
-	if err := w.put(ctx, w.tag.Digest(w.digest.String()), w.made.Index); err != nil {
+	fmt.Fprintf(w.Progress, "pushing %s\n", w.tag)
+	if err := w.put(ctx, w.tag.Digest(w.digest.String()), w.what); err != nil {
 		return err
 	}
 	origin := attest.Origin{
 		Commit: w.Source.Commit, Version: version.Number, GoVersion: runtime.Version(), Builder: w.Builder,
-		Subjects: []attest.Named{{Name: w.tag.Repository.Name(), Describable: w.made.Index}},
+		Subjects: []attest.Named{{Name: w.tag.Repository.Name(), Describable: w.what}},
 	}
-	for _, p := range w.made.Platforms {
+	for _, p := range w.platforms {
 		bill, err := p.Bill()
 		if err != nil {
 			return err
@@ -109,29 +151,29 @@ func (w *work) content(ctx context.Context) error {
 		if err := w.about(ctx, bill); err != nil {
 			return err
 		}
-		platform := w.made.Name + " linux/" + p.Architecture
+		platform := w.name + " linux/" + p.Architecture
 		origin.Subjects = append(origin.Subjects, attest.Named{Name: platform, Describable: p.Image})
 		origin.Byproducts = append(origin.Byproducts, attest.Named{Name: "SBOM of " + platform, Describable: bill})
 	}
 	if err := w.sign(ctx); err != nil {
 		return err
 	}
-	provenance, err := w.Key.Provenance(ctx, w.made.Index, origin)
+	provenance, err := w.Key.Provenance(ctx, w.what, origin)
 	if err != nil {
 		return err
 	}
-	if err := w.tagged(ctx, attest.AttestationTag(w.digest), provenance); err != nil {
+	if err := w.under(ctx, attest.AttestationTag(w.digest), provenance); err != nil {
 		return err
 	}
-	fmt.Fprintf(w.Progress, "  image, bills of materials, signatures and provenance are there (%s)\n", time.Since(begin).Round(time.Second))
+	fmt.Fprintf(w.Progress, "  content, bills of materials, signatures and provenance are there (%s)\n", time.Since(begin).Round(time.Second))
 	return nil
 }
 
-// sign signs the index and each platform's manifest: cosign checks the former,
-// podman and CRI-O the one that they run.
+// sign signs what has the tag and each platform's manifest: cosign checks the
+// former, podman and CRI-O the one that they run.
 func (w *work) sign(ctx context.Context) error {
-	subjects := []partial.Describable{w.made.Index}
-	for _, p := range w.made.Platforms {
+	subjects := []partial.Describable{w.what}
+	for _, p := range w.platforms {
 		subjects = append(subjects, p.Image)
 	}
 	for _, subject := range subjects {
@@ -143,7 +185,7 @@ func (w *work) sign(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := w.tagged(ctx, attest.SignatureTag(digest), signature); err != nil {
+		if err := w.under(ctx, attest.SignatureTag(digest), signature); err != nil {
 			return err
 		}
 	}
@@ -159,9 +201,9 @@ func (w *work) about(ctx context.Context, artifact v1.Image) error {
 	return w.put(ctx, w.tag.Digest(digest.String()), artifact)
 }
 
-// tagged sends an artifact that is found by a tag as well. When others have added
+// under sends an artifact that is found by a tag as well. When others have added
 // signatures to ours under that tag, theirs stay.
-func (w *work) tagged(ctx context.Context, tag string, artifact v1.Image) error {
+func (w *work) under(ctx context.Context, tag string, artifact v1.Image) error {
 	ref := w.tag.Repository.Tag(tag)
 	if there, err := remote.Image(ref, w.options(ctx)...); err == nil {
 		has, err := contains(there, artifact)

@@ -1,7 +1,7 @@
-// Package push puts the images of a release into a registry, with what is said
-// about them: bills of materials, signatures and provenance. A version that was
-// released is never replaced, and none can be pulled by its tag before everything
-// about it is there. It builds nothing.
+// Package push puts the images and the chart of a release into a registry, with
+// what is said about them: bills of materials, signatures and provenance. A version
+// that was released is never replaced, and none can be pulled by its tag before
+// everything about it is there. It builds nothing.
 package push
 
 import (

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nationtech/harmony-fleet/release/attest"
+	"github.com/nationtech/harmony-fleet/release/chart"
 	"github.com/nationtech/harmony-fleet/release/images"
 	"github.com/nationtech/harmony-fleet/release/push"
 	"github.com/nationtech/harmony-fleet/release/source"
@@ -32,7 +33,8 @@ func main() {
 	}
 }
 
-const help = `release makes the container images of Harmony Fleet ` + version.Number + ` and publishes them.
+const help = `release makes the container images and the chart of Harmony Fleet ` + version.Number + ` and
+publishes them.
 
 It compiles the programs of this tree for every architecture and puts them on an
 empty base. It needs Go and git and no container runtime. The same commit and the
@@ -109,7 +111,8 @@ func checkArchitectures(arch []string) error {
 }
 
 const pushHelp = `Builds the images and pushes them, tagged ` + version.Number + `, with a bill of materials for
-each architecture, signatures of everything that can be pulled, and provenance.
+each architecture, signatures of everything that can be pulled, and provenance; then
+the chart, as charts/` + chart.Name + `, which runs these images by their digests.
 
 Nothing is pushed from a tree that differs from its commit, and a version that was
 released with other content is not replaced. Tags come last: until then nobody can
@@ -127,7 +130,7 @@ func newPush() *cobra.Command {
 	var registry, key, builder string
 	cmd := &cobra.Command{
 		Use:   "push",
-		Short: "Build the images, push them and sign them",
+		Short: "Build the images, push them and the chart, and sign all of it",
 		Long:  pushHelp,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -157,7 +160,11 @@ func newPush() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, p := range pushed {
+			packed, err := target.Chart(cmd.Context(), pushed)
+			if err != nil {
+				return err
+			}
+			for _, p := range append(pushed, packed) {
 				fmt.Fprintln(cmd.OutOrStdout(), p.Ref)
 			}
 			return nil
