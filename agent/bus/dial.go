@@ -3,6 +3,7 @@ package bus
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -45,7 +46,11 @@ func dial(ctx context.Context, to Target, more ...nats.Option) (token string, nc
 	if file := to.NATS.CAFile; file != "" {
 		options = append(options, nats.RootCAs(file))
 	}
-	nc, err = nats.Connect(strings.Join(to.NATS.URLs, ","), options...)
+	urls, handshakeFirst := to.NATS.Dial()
+	if handshakeFirst {
+		options = append(options, nats.TLSHandshakeFirst())
+	}
+	nc, err = nats.Connect(urls, options...)
 	if err != nil {
 		if token != "" && errors.Is(err, nats.ErrAuthorization) {
 			to.Tokens.Refused(token)
@@ -130,6 +135,7 @@ func explain(to Target, err error) error {
 		authority x509.UnknownAuthorityError
 		hostname  x509.HostnameError
 		invalid   x509.CertificateInvalidError
+		clear     tls.RecordHeaderError
 	)
 	switch {
 	case errors.Is(err, nats.ErrAuthorization):
@@ -146,6 +152,8 @@ func explain(to Target, err error) error {
 		return fmt.Errorf("the broker's certificate is for another host; write the host as the certificate has it in [nats] urls: %w", err)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return fmt.Errorf("the broker's certificate is not valid at this time; check the device's clock, then the certificate: %w", err)
+	case errors.As(err, &clear):
+		return fmt.Errorf("the broker at %s begins in clear; have it take handshake_first, or write tls:// in place of tls-first:// in [nats] urls: %w", urls, err)
 	case errors.Is(err, nats.ErrSecureConnWanted):
 		return fmt.Errorf("the broker at %s offers no TLS; it has to, or [nats] urls and ca_file must not ask for it: %w", urls, err)
 	case errors.Is(err, nats.ErrPermissionViolation):

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
+	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/smoke/broker"
 	"github.com/nationtech/harmony-fleet/smoke/pki"
 )
@@ -65,6 +67,43 @@ func TestInTheMiddle(t *testing.T) {
 			}
 			if heard := front.Heard(); strings.Contains(heard, "CONNECT") || told {
 				t.Errorf("the device said %q", heard)
+			}
+		})
+	}
+}
+
+// TestByName: a device whose URL is tls-first:// gets to its broker through a router
+// that goes by the name in the handshake, which one that waits for the broker to
+// speak first does not; and it says what is wrong where the broker begins in clear.
+func TestByName(t *testing.T) {
+	f := newFleet(t, "pi-4")
+	b, err := broker.Start(t.Context(), broker.Options{Devices: []wire.DeviceID{"pi-4"}, TLS: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Stop)
+	router, err := broker.NewRouter(map[string]string{"localhost": b.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(router.Close)
+	front, err := broker.NewFront(f.broker.URL(), &tls.Config{Certificates: issue(t, newAuthority(t), "127.0.0.1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(front.Close)
+	for name, c := range map[string]struct{ url, refused string }{
+		"by name":                       {fmt.Sprintf("tls-first://localhost:%d", router.Port()), ""},
+		"straight to the broker":        {strings.Replace(b.URL(), "tls:", "tls-first:", 1), ""},
+		"in clear at first":             {fmt.Sprintf("tls://localhost:%d", router.Port()), "EOF"},
+		"a broker that begins in clear": {strings.Replace(front.URL(), "tls:", "tls-first:", 1), "begins in clear; have it take handshake_first"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			to := f.options("pi-4").Target
+			to.Credentials, to.NATS = b.Device("pi-4"), v1alpha1.NATSSection{URLs: []string{c.url}, CAFile: b.NATS().CAFile}
+			_, err := Probe(t.Context(), to)
+			if (err == nil) != (c.refused == "") || err != nil && !strings.Contains(err.Error(), c.refused) {
+				t.Errorf("got %v, want %q", err, c.refused)
 			}
 		})
 	}

@@ -44,6 +44,8 @@ func (b builder) natsConfigData() map[string]string {
 		fmt.Sprintf("  key_file: %q", tlsDir+"/tls.key"),
 		"  # A whole fleet that comes back has its handshakes wait for each other.",
 		"  timeout: 10",
+		"  # Who is reached through a proxy that goes by the name in the handshake begins with it.",
+		"  handshake_first: auto",
 		"}",
 		"jetstream {",
 		fmt.Sprintf("  store_dir: %q", natsDataDir+"/jetstream"),

@@ -62,8 +62,8 @@ func workload(name string, services ...score.Service) *v1alpha1.Deployment {
 type fields = map[string]any
 
 // bySNI is what a way needs that looks at the name in the TLS handshake: NATS begins
-// a connection in clear, unless both sides are told to begin with the handshake.
-const bySNI = " It needs `handshake_first` in the broker's tls section and in the client, which agents do not have: prefer a TCPRoute or a LoadBalancer."
+// a connection in clear, unless the client is told to begin with the handshake.
+const bySNI = " Devices have to begin with the handshake: nats.devicesURL is tls-first:// and the host."
 
 // exposure are ways to the broker. Each needs the name that devices use among
 // nats.tls.hosts.

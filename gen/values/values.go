@@ -82,8 +82,10 @@ type NATS struct {
 	// accounts of docs/broker-accounts.conf, and its authority in ca.crt of tls.secret.
 	URL string `json:"url"`
 	// URL at which devices reach the broker, such as "tls://nats.example.com:4222": what
-	// "kubectl fleet enroll" tells them. A certificate made here has to name the host, in tls.hosts.
-	// +kubebuilder:validation:Pattern=`^(tls://.+)?$`
+	// "kubectl fleet enroll" tells them. It begins with "tls-first://" where a Route or TLSRoute
+	// passes connections on by the host's name. A certificate made here has to name the host, in
+	// tls.hosts.
+	// +kubebuilder:validation:Pattern=`^(tls(-first)?://.+)?$`
 	DevicesURL string `json:"devicesURL,omitempty"`
 	// Image of nats-server.
 	// +kubebuilder:validation:MinLength=1

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -82,7 +81,7 @@ func Connect(ctx context.Context, options Options) (*Conn, error) {
 		timeout = min(timeout, time.Until(deadline))
 	}
 	up, _ := c.link.channels()
-	urls := strings.Join(options.NATS.URLs, ",")
+	urls, _ := options.NATS.Dial()
 	c.nc, err = nats.Connect(urls, append(settings, nats.Timeout(timeout))...)
 	if err != nil {
 		if advice := permanent(err); advice != "" {
@@ -153,6 +152,9 @@ func (c *Conn) settings() ([]nats.Option, error) {
 	}
 	if file := c.options.NATS.CAFile; file != "" {
 		settings = append(settings, nats.RootCAs(file))
+	}
+	if _, handshakeFirst := c.options.NATS.Dial(); handshakeFirst {
+		settings = append(settings, nats.TLSHandshakeFirst())
 	}
 	return settings, nil
 }

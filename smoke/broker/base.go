@@ -47,7 +47,7 @@ type Options struct {
 	// Muted has a broker with Callout ask nobody: whoever measures the callout asks
 	// in its stead, as the callout's user, whom a broker that asks would refuse.
 	Muted bool
-	// TLS has it speak TLS alone, with a certificate for 127.0.0.1.
+	// TLS has it speak TLS alone, with a certificate for 127.0.0.1 and localhost.
 	TLS bool
 	// LoginTimeout bounds a login, the callout's answer included; 0 means 10 s.
 	LoginTimeout time.Duration

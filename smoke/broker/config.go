@@ -35,6 +35,8 @@ type tlsConfig struct {
 	KeyFile  string `json:"key_file"`
 	// Timeout of a handshake, in seconds: many at once wait for each other.
 	Timeout float64 `json:"timeout"`
+	// HandshakeFirst is whether a client may begin with it.
+	HandshakeFirst string `json:"handshake_first"`
 }
 
 type authorizationConfig struct {
@@ -114,7 +116,7 @@ func (b *base) config() serverConfig {
 	if b.options.TLS {
 		c.TLS = &tlsConfig{
 			CertFile: filepath.Join(b.options.Dir, certFile), KeyFile: filepath.Join(b.options.Dir, keyFile),
-			Timeout: b.options.LoginTimeout.Seconds(),
+			Timeout: b.options.LoginTimeout.Seconds(), HandshakeFirst: "auto",
 		}
 	}
 	if b.callout != nil && !b.options.Muted {

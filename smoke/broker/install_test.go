@@ -19,6 +19,7 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/gen/install"
 	"github.com/nationtech/harmony-fleet/gen/values"
+	"github.com/nationtech/harmony-fleet/smoke/broker"
 	"github.com/nationtech/harmony-fleet/smoke/pki"
 )
 
@@ -31,7 +32,7 @@ func installed(t *testing.T, v values.Values) (dir string, operator nkeys.KeyPai
 	if err != nil {
 		t.Fatal(err)
 	}
-	pair, err := ca.Issue(pkix.Name{CommonName: "nats"}, "127.0.0.1")
+	pair, err := ca.Issue(pkix.Name{CommonName: "nats"}, "127.0.0.1", "localhost")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,6 +150,17 @@ func TestInstalledBroker(t *testing.T) {
 	} else {
 		conn.Close()
 	}
+	router, err := broker.NewRouter(map[string]string{"localhost": url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(router.Close)
+	byName := fmt.Sprintf("tls://localhost:%d", router.Port())
+	conn, err = nats.Connect(byName, trust, nats.Nkey(public, operator.Sign), nats.TLSHandshakeFirst(), nats.Timeout(patience))
+	if err != nil {
+		t.Fatalf("who begins with the handshake, through a router that goes by its name: %v", err)
+	}
+	conn.Close()
 }
 
 // probes asks what the kubelet asks.

@@ -19,7 +19,7 @@ func writePKI(dir string) (caFile string, err error) {
 	if err != nil {
 		return "", err
 	}
-	server, err := ca.Issue(pkix.Name{CommonName: "nats"}, "127.0.0.1")
+	server, err := ca.Issue(pkix.Name{CommonName: "nats"}, "127.0.0.1", "localhost")
 	if err != nil {
 		return "", err
 	}

@@ -40,7 +40,9 @@ type AgentSection struct {
 // NATSSection says how to reach the broker.
 type NATSSection struct {
 	// URLs of the broker, such as "tls://nats.example.com:4222"; one is chosen
-	// at random, and the others are tried when it fails.
+	// at random, and the others are tried when it fails. One that begins with
+	// "tls-first://" has the connection begin with TLS's handshake, which names the
+	// host to whoever passes connections on by it.
 	URLs []string `toml:"urls" json:"urls"`
 	// CAFile holds the certificates to trust instead of the system's.
 	CAFile string `toml:"ca_file" json:"caFile,omitempty"`
@@ -109,14 +111,28 @@ func (c AgentConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
+// tlsFirst begins the URL of a broker that lets clients begin with TLS's handshake.
+// By itself the protocol begins in clear, and no proxy sees the name of the host.
+const tlsFirst = "tls-first://"
+
+// Dial is what the URLs mean to a NATS client: a list, and whether a connection
+// begins with TLS's handshake.
+func (n NATSSection) Dial() (urls string, handshakeFirst bool) {
+	list := strings.Join(n.URLs, ",")
+	return strings.ReplaceAll(list, tlsFirst, "tls://"), strings.HasPrefix(list, tlsFirst)
+}
+
 // Validate reports what is wrong with the section.
 func (n NATSSection) Validate() error {
 	if len(n.URLs) == 0 {
 		return errors.New(`urls: at least one is needed, such as ["tls://nats.example.com:4222"]`)
 	}
 	for _, address := range n.URLs {
-		if !strings.HasPrefix(address, "nats://") && !strings.HasPrefix(address, "tls://") {
-			return fmt.Errorf("urls: %q must start with tls:// or nats://", address)
+		if !strings.HasPrefix(address, "nats://") && !strings.HasPrefix(address, "tls://") && !strings.HasPrefix(address, tlsFirst) {
+			return fmt.Errorf("urls: %q must start with tls://, %s or nats://", address, tlsFirst)
+		}
+		if strings.HasPrefix(address, tlsFirst) != strings.HasPrefix(n.URLs[0], tlsFirst) {
+			return fmt.Errorf("urls: %q and %q: all must start with %s, or none", n.URLs[0], address, tlsFirst)
 		}
 		if strings.Contains(address, ",") {
 			return fmt.Errorf("urls: %q is a list: write one URL per entry", address)
@@ -133,7 +149,7 @@ func (n NATSSection) Encrypted() error {
 			return fmt.Errorf(`%q must look like "tls://nats.example.com:4222"`, address)
 		}
 		host, err := netip.ParseAddr(u.Hostname())
-		if u.Scheme != "tls" && (err != nil || !host.IsLoopback()) {
+		if u.Scheme != "tls" && u.Scheme+"://" != tlsFirst && (err != nil || !host.IsLoopback()) {
 			return fmt.Errorf("%q must begin with tls://: the token is a secret, and nats:// is for loopback alone", address)
 		}
 	}

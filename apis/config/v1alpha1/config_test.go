@@ -43,6 +43,8 @@ func TestAgentValidateNamesTheField(t *testing.T) {
 		"no broker":              {func(c *v1alpha1.AgentConfig) { c.NATS.URLs = nil }, "[nats] urls"},
 		"two brokers in one URL": {func(c *v1alpha1.AgentConfig) { c.NATS.URLs = []string{"tls://a:1,tls://b:2"} }, "[nats] urls"},
 		"broker without scheme":  {func(c *v1alpha1.AgentConfig) { c.NATS.URLs = []string{"nats.example.com"} }, "[nats] urls"},
+		"handshake first":        {func(c *v1alpha1.AgentConfig) { c.NATS.URLs = []string{"tls-first://a:1", "tls-first://b:2"} }, ""},
+		"handshake first at one": {func(c *v1alpha1.AgentConfig) { c.NATS.URLs = []string{"tls-first://a:1", "tls://b:2"} }, "must start with tls-first://, or none"},
 		"podman over TCP":        {func(c *v1alpha1.AgentConfig) { c.Podman.Socket = "tcp://127.0.0.1:8080" }, "[podman] socket"},
 		"polling too fast":       {func(c *v1alpha1.AgentConfig) { c.Podman.PollInterval = 1 }, "[podman] poll_interval"},
 		"unknown credentials":    {func(c *v1alpha1.AgentConfig) { c.Credentials.Type = "magic" }, "[credentials] type"},
