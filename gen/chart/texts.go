@@ -22,6 +22,7 @@ type metadata struct {
 	AppVersion  string            `json:"appVersion"`
 	KubeVersion string            `json:"kubeVersion"`
 	Home        string            `json:"home"`
+	Icon        string            `json:"icon"`
 	Sources     []string          `json:"sources"`
 	Keywords    []string          `json:"keywords"`
 	Maintainers []maintainer      `json:"maintainers"`
@@ -60,7 +61,7 @@ func chartYAML() ([]byte, error) {
 		Description: "Run podman containers on a fleet of Linux devices, managed as Kubernetes resources.",
 		// Budgets of pods that are not ready are in no older one.
 		KubeVersion: ">=1.31.0-0",
-		Home:        source, Sources: []string{source},
+		Home:        source, Icon: source + "/raw/main/docs/icon.svg", Sources: []string{source},
 		Keywords:    []string{"fleet", "edge", "iot", "podman", "nats", "gitops", "operator"},
 		Maintainers: []maintainer{{"NationTech", "https://nationtech.io"}},
 		Annotations: map[string]string{
@@ -87,7 +88,7 @@ Runs podman containers on a fleet of Linux devices, managed as Kubernetes resour
 
     helm install %[1]s . --namespace fleet-system --create-namespace
 
-Nothing in the chart is random, looked up or a hook, so that Argo CD renders the same bytes every time. What has to be random is made in the cluster, by `+"`fleet-operator keys`"+`: the keys in the Secret `+"`<release>-keys`"+` and the broker's certificate in `+"`<release>-nats-tls`"+`. To bring both along set `+"`keys.existingSecret`"+`, and `+"`nats.tls.source`"+` to `+"`existing`"+`.
+Nothing in the chart is random or looked up, and no hook but the pod of `+"`helm test`"+`, which Argo CD leaves out, so that Argo CD renders the same bytes every time. What has to be random is made in the cluster, by `+"`fleet-operator keys`"+`: the keys in the Secret `+"`<release>-keys`"+` and the broker's certificate in `+"`<release>-nats-tls`"+`. To bring both along set `+"`keys.existingSecret`"+`, and `+"`nats.tls.source`"+` to `+"`existing`"+`.
 
 The fleet's custom resource definitions are templates, so that an upgrade brings the new ones; they stay when the chart is removed, and with them every Deployment and Device. Those of NACK are in `+"`crds/`"+`: Helm installs them and leaves them alone from then on. With `+"`--skip-crds`"+` it does not.
 
@@ -105,6 +106,10 @@ Wait until everything is ready, and look why if something is not:
 
     kubectl -n {{ .Release.Namespace }} wait --for=condition=Available --timeout=5m deployments.apps -l app.kubernetes.io/instance={{ .Release.Name }}
     kubectl -n {{ .Release.Namespace }} get pods,streams.jetstream.nats.io
+
+Have the installation checked from inside the cluster:
+
+    helm test {{ .Release.Name }} -n {{ .Release.Namespace }}
 
 Bring a device in, and run something on it:
 

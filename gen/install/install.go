@@ -67,6 +67,7 @@ func Build(v values.Values, r Release) map[string][]any {
 		"people.yaml":      b.people(),
 		"network.yaml":     b.networkPolicies(),
 		"monitoring.yaml":  b.monitoring(),
+		TestFile:           b.test(),
 	}
 }
 

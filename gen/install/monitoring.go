@@ -18,6 +18,10 @@ func (b builder) monitoring() (objects []any) {
 		if b.v.Callout.Enabled {
 			objects = append(objects, b.serviceMonitor("callout"))
 		}
+		if b.v.NATS.Enabled && b.v.NATS.Exporter != "" {
+			// Of the two Services with these labels one has the port.
+			objects = append(objects, b.serviceMonitor("nats"))
+		}
 	}
 	if b.v.Monitoring.Rules {
 		objects = append(objects, b.alerts())

@@ -14,10 +14,16 @@ const (
 	natsDataDir   = "/data"
 	// headless is the Service that names each server for its peers.
 	headless = "nats-pods"
+	// exporterPort is where the exporter has metrics.
+	exporterPort = 7777
 )
 
-// natsHost is how pods of the cluster call the broker.
-func (b builder) natsHost() string { return b.name("nats") + "." + b.r.Namespace + ".svc" }
+// serviceHost is how pods of the cluster call what a Service is for.
+func (b builder) serviceHost(component string) string {
+	return b.name(component) + "." + b.r.Namespace + ".svc"
+}
+
+func (b builder) natsHost() string { return b.serviceHost("nats") }
 
 // natsURL is where operator, callout and NACK find the broker.
 func (b builder) natsURL() string {
@@ -68,6 +74,9 @@ func (b builder) natsPeers() *corev1.Service {
 		ClusterIP: corev1.ClusterIPNone, PublishNotReadyAddresses: true, Selector: b.selector("nats"),
 		Ports: []corev1.ServicePort{servicePort("client", 4222), servicePort("routes", 6222)},
 	}
+	if b.v.NATS.Exporter != "" {
+		s.Spec.Ports = append(s.Spec.Ports, servicePort("metrics", exporterPort))
+	}
 	return s
 }
 
@@ -104,32 +113,37 @@ func (b builder) natsPod() corev1.PodTemplateSpec {
 	}}}
 	user := b.user()
 	user.FSGroupChangePolicy = new(corev1.FSGroupChangeOnRootMismatch)
+	containers := append([]corev1.Container{b.natsServer(tlsMount), b.reloader(tlsMount)}, b.exporter()...)
 	pod := b.pod("nats", corev1.PodSpec{
 		ServiceAccountName:            b.name("nats"),
 		SecurityContext:               user,
 		TerminationGracePeriodSeconds: new(int64(60)),
 		Volumes:                       []corev1.Volume{config, tls},
-		Containers: []corev1.Container{{
-			Name: "nats", Image: b.v.NATS.Image, Resources: b.v.NATS.Resources,
-			Args: []string{"--config=" + natsConfigDir + "/nats.conf", "--name=$(POD_NAME)"},
-			Env:  append([]corev1.EnvVar{fieldEnv("POD_NAME", "metadata.name")}, b.natsKeys()...),
-			Ports: []corev1.ContainerPort{
-				{Name: "client", ContainerPort: 4222}, {Name: "routes", ContainerPort: 6222}, {Name: "monitor", ContainerPort: 8222},
-			},
-			VolumeMounts: []corev1.VolumeMount{
-				{Name: "config", MountPath: natsConfigDir, ReadOnly: true}, tlsMount, {Name: "data", MountPath: natsDataDir},
-			},
-			// A server that reads a large store back is busy, not dead. One that has done so is
-			// found out soon: devices that reach nobody wait longer each time.
-			StartupProbe:   often(patient(probe("/healthz", "monitor"), 900)),
-			LivenessProbe:  patient(probe("/healthz?js-enabled-only=true", "monitor"), 6),
-			ReadinessProbe: probe("/healthz?js-server-only=true", "monitor"),
-		}, b.reloader(tlsMount)},
+		Containers:                    containers,
 		// The one beside sends signals to the server.
 		ShareProcessNamespace: new(true),
 	})
 	pod.Annotations = b.checksum(NATSConfigFile, b.natsConfigData())
 	return pod
+}
+
+func (b builder) natsServer(tls corev1.VolumeMount) corev1.Container {
+	return corev1.Container{
+		Name: "nats", Image: b.v.NATS.Image, Resources: b.v.NATS.Resources,
+		Args: []string{"--config=" + natsConfigDir + "/nats.conf", "--name=$(POD_NAME)"},
+		Env:  append([]corev1.EnvVar{fieldEnv("POD_NAME", "metadata.name")}, b.natsKeys()...),
+		Ports: []corev1.ContainerPort{
+			{Name: "client", ContainerPort: 4222}, {Name: "routes", ContainerPort: 6222}, {Name: "monitor", ContainerPort: 8222},
+		},
+		VolumeMounts: []corev1.VolumeMount{
+			{Name: "config", MountPath: natsConfigDir, ReadOnly: true}, tls, {Name: "data", MountPath: natsDataDir},
+		},
+		// A server that reads a large store back is busy, not dead. One that has done so is
+		// found out soon: devices that reach nobody wait longer each time.
+		StartupProbe:   often(patient(probe("/healthz", "monitor"), 900)),
+		LivenessProbe:  patient(probe("/healthz?js-enabled-only=true", "monitor"), 6),
+		ReadinessProbe: probe("/healthz?js-server-only=true", "monitor"),
+	}
 }
 
 // reloader has the server read a certificate that is new. What else changes makes a
@@ -146,6 +160,18 @@ func (b builder) reloader(tls corev1.VolumeMount) corev1.Container {
 func often(p *corev1.Probe) *corev1.Probe {
 	p.PeriodSeconds = 1
 	return p
+}
+
+// exporter translates the server's monitoring for Prometheus.
+func (b builder) exporter() []corev1.Container {
+	if b.v.NATS.Exporter == "" {
+		return nil
+	}
+	return []corev1.Container{{
+		Name: "exporter", Image: b.v.NATS.Exporter, Resources: resources("5m", "32Mi"),
+		Args:  []string{fmt.Sprintf("-port=%d", exporterPort), "-prefix=nats", "-use_internal_server_id", "-varz", "-routez", "-jsz=streams", "http://127.0.0.1:8222"},
+		Ports: []corev1.ContainerPort{{Name: "metrics", ContainerPort: exporterPort}},
+	}}
 }
 
 // patient fails when so many tries in a row did, every 10 s.

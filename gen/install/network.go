@@ -31,10 +31,13 @@ func (b builder) networkPolicies() (objects []any) {
 	}
 	if b.v.NATS.Enabled {
 		peers := networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{MatchLabels: b.selector("nats")}}
-		objects = append(objects, b.policy("nats",
-			networkingv1.NetworkPolicyIngressRule{Ports: ports("client")},
-			networkingv1.NetworkPolicyIngressRule{Ports: ports("routes"), From: []networkingv1.NetworkPolicyPeer{peers}},
-		))
+		ingress := []networkingv1.NetworkPolicyIngressRule{
+			{Ports: ports("client")}, {Ports: ports("routes"), From: []networkingv1.NetworkPolicyPeer{peers}},
+		}
+		if b.v.NATS.Exporter != "" {
+			ingress = append(ingress, networkingv1.NetworkPolicyIngressRule{Ports: ports("metrics")})
+		}
+		objects = append(objects, b.policy("nats", ingress...))
 	}
 	if b.v.NACK.Enabled {
 		objects = append(objects, b.policy("nack"))

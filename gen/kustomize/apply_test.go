@@ -112,6 +112,11 @@ func TestClusterAcceptsTheBase(t *testing.T) {
 			t.Errorf("applying %s %s again changes it", o.GetKind(), o.GetName())
 		}
 	}
+	// Which a controller makes in every namespace, and the pod of `helm test` has.
+	account := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ServiceAccount"}}
+	account.SetNamespace(kustomize.Release().Namespace)
+	account.SetName("default")
+	apply(t, api, account)
 	for _, o := range read(t, kustomize.Dir+"/examples/fleet") {
 		apply(t, api, o)
 	}

@@ -42,6 +42,13 @@ func Release() install.Release {
 	return install.Release{Name: install.Product, Namespace: "fleet-system", Version: install.Version}
 }
 
+// build leaves out what Helm alone knows what to do with.
+func build(v values.Values) map[string][]any {
+	built := install.Build(v, Release())
+	delete(built, install.TestFile)
+	return built
+}
+
 // Component is a change of the values that an overlay can choose.
 type Component struct {
 	Name, Why string
@@ -124,7 +131,7 @@ func definitions(root string, fleets []any) (tree.Tree, error) {
 
 // base is one file of objects for each of the builders', and the definitions.
 func base(root string) (tree.Tree, error) {
-	built := install.Build(install.Defaults(), Release())
+	built := build(install.Defaults())
 	files, err := definitions(root, built[install.CRDsFile])
 	if err != nil {
 		return nil, err
@@ -162,12 +169,12 @@ func namespace() *corev1.Namespace {
 func component(c Component) (tree.Tree, error) {
 	dir := Dir + "/components/" + c.Name + "/"
 	v := install.Defaults()
-	before, err := index(install.Build(v, Release()))
+	before, err := index(build(v))
 	if err != nil {
 		return nil, err
 	}
 	c.Change(&v)
-	after, err := index(install.Build(v, Release()))
+	after, err := index(build(v))
 	if err != nil {
 		return nil, err
 	}

@@ -150,7 +150,7 @@ func (t trial) with(more trial) trial {
 func open() trial {
 	return trial{
 		"image.tag": "v9", "image.pullSecrets": []any{map[string]any{"name": "pull"}},
-		"nats.replicas": 3, "nats.tls.hosts": []any{"nats.example.com"}, "nats.service.annotations": map[string]any{"a": "b"},
+		"nats.exporter": "exporter:1", "nats.replicas": 3, "nats.tls.hosts": []any{"nats.example.com"}, "nats.service.annotations": map[string]any{"a": "b"},
 		"nats.storage.className": "fast", "operator.replicas": 2, "trust.configMap": "authorities",
 		"callout.config.oidc.issuer": "https://sso.example.com", "callout.config.oidc.rolesClaim": "roles", "callout.config.oidc.caFile": "/ca",
 		"callout.config.openbao.caFile": "/ca", "operator.config.openbao.caFile": "/ca",
@@ -180,7 +180,7 @@ func gates() map[string][]any {
 	return map[string][]any{
 		"image.tag": {"", "v2"}, "image.digests.operator": {"", digest}, "image.digests.callout": {"", digest},
 		"keys.existingSecret": {"", "mine"}, "nats.enabled": {true, false}, "nats.url": {"", "tls://nats.example.com:4222"},
-		"nats.replicas": {1, 3}, "nats.tls.source": {"generated", "certManager", "existing"}, "nats.tls.secret": {"", "own-tls"},
+		"nats.exporter": {"", "exporter:2"}, "nats.replicas": {1, 3}, "nats.tls.source": {"generated", "certManager", "existing"}, "nats.tls.secret": {"", "own-tls"},
 		"nats.tls.hosts": {[]any{}, []any{"a.example.com", "b.example.com"}}, "nats.storage.className": {nil, "", "fast"},
 		"nack.enabled": {true, false}, "operator.replicas": {1, 2}, "callout.enabled": {true, false}, "callout.replicas": {1, 2},
 		"trust.configMap": {"", "ca"}, "podSecurity.runAsUser": {nil, 0, 7}, "networkPolicy.enabled": {true, false},

@@ -90,6 +90,9 @@ type NATS struct {
 	// Image of nats-server.
 	// +kubebuilder:validation:MinLength=1
 	Image string `json:"image"`
+	// Image of prometheus-nats-exporter, such as "natsio/prometheus-nats-exporter:0.17.3", to run
+	// beside each server; empty means that the servers' own metrics are not exported.
+	Exporter string `json:"exporter,omitempty"`
 	// Servers: 1, or 3 that hold every stream thrice. Choose when you install: three take
 	// over nothing of what one has stored.
 	// +kubebuilder:validation:Enum=1;3
@@ -224,7 +227,7 @@ type NetworkPolicy struct {
 
 // Monitoring is what Prometheus and Grafana see.
 type Monitoring struct {
-	// ServiceMonitors of operator and callout.
+	// ServiceMonitors of operator, callout and, with nats.exporter, the broker.
 	ServiceMonitor bool `json:"serviceMonitor"`
 	// Alerts, as a PrometheusRule.
 	Rules bool `json:"rules"`

@@ -99,6 +99,16 @@ func (c *Client) Render(ctx context.Context, release, archive string, values map
 	return rendered.Manifest, nil
 }
 
+// Test runs the tests of a release, as `helm test` does.
+func (c *Client) Test(release string) error {
+	test := action.NewReleaseTesting(c.config)
+	test.Namespace, test.Timeout = c.namespace, patience
+	if _, err := test.Run(release); err != nil {
+		return fmt.Errorf("helm test %s: %w", release, err)
+	}
+	return nil
+}
+
 // Uninstall removes a release, and waits until its objects are gone.
 func (c *Client) Uninstall(release string) error {
 	uninstall := action.NewUninstall(c.config)

@@ -27,6 +27,9 @@ func install(ctx context.Context, c *cluster.Cluster) error {
 		if err := i.up(ctx, "with no values", nil); err != nil {
 			return err
 		}
+		if err := i.Step("helm test finds that it works", func() error { return i.test(ctx) }); err != nil {
+			return err
+		}
 		if err := i.device(ctx); err != nil {
 			return err
 		}

@@ -70,7 +70,7 @@ func command() *cobra.Command {
 	cmd.Flags().StringVar(&configFile, "config", "/etc/fleet-operator/config.yaml", "configuration `file`")
 	cmd.PersistentFlags().StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig `file`; without it, $KUBECONFIG or the pod's service account is used")
 	cmd.CompletionOptions.HiddenDefaultCmd = true
-	cmd.AddCommand(keysCommand(&kubeconfig))
+	cmd.AddCommand(keysCommand(&kubeconfig), checkCommand())
 	return cmd
 }
 
