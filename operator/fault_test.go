@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -59,19 +60,19 @@ func TestMissingBucket(t *testing.T) {
 	w.eventually("ready", r.readiness)
 }
 
-// TestSchemaMismatch: definitions of another release keep the operator from
-// working, until they match.
+// TestSchemaMismatch: a definition that somebody has changed keeps the operator from
+// working, until it is put right.
 func TestSchemaMismatch(t *testing.T) {
 	w := newWorld(t)
 	w.announce("pi-1", map[string]string{"group": "a"})
 	other := crds.Devices()
-	other.Annotations[v1alpha1.AnnotationSchemaHash] = "0123456789abcdef"
+	other.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["more"] = apiextensionsv1.JSONSchemaProps{Type: "string"}
 	w.must(kube.InstallCRDs(t.Context(), w.plane.Config(), append(crds.All()[:1:1], other)))
 	defer func() { w.must(kube.InstallCRDs(t.Context(), w.plane.Config(), crds.All())) }()
 	r := w.start()
-	r.waitLog("0123456789abcdef")
+	r.waitLog("has been changed")
 	r.waitLog(crds.SchemaHash(crds.Devices()))
-	w.never("writes to a cluster of another release", time.Second, func() error {
+	w.never("writes to a cluster with another definition", time.Second, func() error {
 		if writes := r.traffic.find("write", ""); len(writes) > 0 {
 			return fmt.Errorf("%+v", writes)
 		}

@@ -10,6 +10,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
+	"github.com/nationtech/harmony-fleet/apis/crds/fingerprint"
 	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
 )
 
@@ -34,6 +35,13 @@ func All() []*apiextensionsv1.CustomResourceDefinition {
 // "" when it carries none.
 func SchemaHash(definition *apiextensionsv1.CustomResourceDefinition) string {
 	return definition.Annotations[v1alpha1.AnnotationSchemaHash]
+}
+
+// Intact says that the definition, as it is embedded or in a cluster, has the schema
+// that it was generated with: nobody has changed it.
+func Intact(definition *apiextensionsv1.CustomResourceDefinition) bool {
+	hash, err := fingerprint.Of(definition.Spec)
+	return err == nil && hash == SchemaHash(definition)
 }
 
 // load panics on a broken file: it is part of the binary, and a test loads it.

@@ -27,8 +27,12 @@ const Version = version.Number
 // Product is the name of the chart, and of what all objects are part of.
 const Product = "harmony-fleet"
 
-// CRDsFile has the fleet's custom resource definitions.
-const CRDsFile = "crds.yaml"
+// CRDsFile has the fleet's custom resource definitions, DowngradesFile what keeps
+// older ones from taking their place.
+const (
+	CRDsFile       = "crds.yaml"
+	DowngradesFile = "downgrades.yaml"
+)
 
 // Files that hold a configuration, whose checksum its pods carry.
 const (
@@ -55,6 +59,7 @@ func Build(v values.Values, r Release) map[string][]any {
 	b := builder{v, r}
 	return map[string][]any{
 		CRDsFile:           b.crds(),
+		DowngradesFile:     b.downgrades(),
 		"keys.yaml":        b.keyMaker(),
 		NATSConfigFile:     b.natsConfig(),
 		"nats.yaml":        b.nats(),

@@ -149,7 +149,7 @@ func compare(client string, p parts) []part {
 			if found.Name == known.Name {
 				row.Version = found.Annotations[v1alpha1.AnnotationVersion]
 				row.Note = note(row.Version)
-				if row.Version == client && crds.SchemaHash(found) != crds.SchemaHash(known) {
+				if !crds.Intact(found) {
 					row.Note = "its schema is not the one of that version: somebody has changed it"
 				}
 				if row.Version == "" {

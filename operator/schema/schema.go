@@ -3,8 +3,10 @@
 // operator was built with. While they differ the operator is not ready, says why
 // and writes nothing. It never installs or changes a definition.
 //
-// Only the start is guarded. A running operator goes on when newer definitions
-// are installed, as happens in every upgrade just before it is replaced.
+// Definitions of a later release are as good as the operator's own: they are there
+// in every upgrade just before it is replaced, and a later release takes no field
+// away. Only the start is guarded: a running operator goes on whatever happens to
+// the definitions.
 package schema
 
 import (
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"golang.org/x/mod/semver"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -94,7 +97,7 @@ func (g *Gate) Ready(*http.Request) error {
 }
 
 // Check compares every definition once. The error names each one that is
-// missing or different, both hashes, and what to do.
+// missing, changed or of no later release, both hashes, and what to do.
 func Check(ctx context.Context, reader client.Reader) error {
 	var errs []error
 	for _, wanted := range crds.All() {
@@ -112,13 +115,22 @@ func check(ctx context.Context, reader client.Reader, wanted *apiextensionsv1.Cu
 	case err != nil:
 		return fmt.Errorf("reading custom resource definition %s: %w", wanted.Name, err)
 	}
-	if have, want := crds.SchemaHash(found), crds.SchemaHash(wanted); have != want {
+	have, want := crds.SchemaHash(found), crds.SchemaHash(wanted)
+	if have != "" && !crds.Intact(found) {
+		return fmt.Errorf("custom resource definition %s has been changed: its schema is not that of its hash %q, and this operator was built with %q; install the definitions of this release again", wanted.Name, have, want)
+	}
+	if have != want && !newer(found, wanted) {
 		return fmt.Errorf("custom resource definition %s has schema hash %q and this operator was built with %q; install the definitions and the operator of one release", wanted.Name, have, want)
 	}
 	if !served(found) {
 		return fmt.Errorf("custom resource definition %s is not established or does not serve %s yet", wanted.Name, v1alpha1.GroupVersion.Version)
 	}
 	return nil
+}
+
+// newer says that a is of a later release than b.
+func newer(a, b *apiextensionsv1.CustomResourceDefinition) bool {
+	return semver.Compare(a.Annotations[v1alpha1.AnnotationVersion], b.Annotations[v1alpha1.AnnotationVersion]) > 0
 }
 
 func served(definition *apiextensionsv1.CustomResourceDefinition) bool {

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nationtech/harmony-fleet/apis/crds"
+	"github.com/nationtech/harmony-fleet/apis/crds/fingerprint"
 	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
 )
 
@@ -45,8 +46,25 @@ func matching() *cluster {
 	return c
 }
 
+// change gives the definition another schema.
+func change(d *apiextensionsv1.CustomResourceDefinition) {
+	d.Spec.Versions[0].Schema.OpenAPIV3Schema.Description += " Or so."
+}
+
+// release makes the definition that of a release with another schema.
+func release(d *apiextensionsv1.CustomResourceDefinition, version string) {
+	change(d)
+	hash, err := fingerprint.Of(d.Spec)
+	if err != nil {
+		panic(err) // it was read from JSON
+	}
+	d.Annotations[v1alpha1.AnnotationSchemaHash], d.Annotations[v1alpha1.AnnotationVersion] = hash, version
+}
+
 func TestCheck(t *testing.T) {
-	devices := crds.Devices().Name
+	older := crds.Devices()
+	release(older, "v0.0.1")
+	devices := older.Name
 	cases := map[string]struct {
 		reason string
 		change func(*cluster)
@@ -57,12 +75,24 @@ func TestCheck(t *testing.T) {
 		"both missing": {"one look tells of everything", func(c *cluster) { clear(c.definitions) },
 			[]string{devices, crds.Deployments().Name}},
 		"another release": {"both hashes help to find out whose it is", func(c *cluster) {
-			c.definitions[devices].Annotations[v1alpha1.AnnotationSchemaHash] = "other"
-		}, []string{devices, `"other"`, crds.SchemaHash(crds.Devices()), "install"}},
+			release(c.definitions[devices], "v0.0.1")
+		}, []string{devices, crds.SchemaHash(older), crds.SchemaHash(crds.Devices()), "one release"}},
+		"a later release": {"an upgrade brings definitions first", func(c *cluster) { release(c.definitions[devices], "v99.0.0") }, nil},
+		"no release": {"somebody made it at home", func(c *cluster) { release(c.definitions[devices], "") },
+			[]string{devices, crds.SchemaHash(older), "one release"}},
+		"changed": {"an edit leaves the annotations alone", func(c *cluster) { change(c.definitions[devices]) },
+			[]string{devices, "has been changed", crds.SchemaHash(crds.Devices())}},
+		"a later release, changed": {"that is no release", func(c *cluster) {
+			release(c.definitions[devices], "v99.0.0")
+			change(c.definitions[devices])
+		}, []string{devices, "has been changed"}},
 		"no hash":         {"somebody else's definition", func(c *cluster) { c.definitions[devices].Annotations = nil }, []string{devices, `""`}},
 		"not established": {"it was installed just now", func(c *cluster) { c.definitions[devices].Status.Conditions = nil }, []string{devices, "not established"}},
-		"not served":      {"", func(c *cluster) { c.definitions[devices].Spec.Versions[0].Served = false }, []string{devices, "v1alpha1"}},
-		"unreadable":      {"that is no proof of a match", func(c *cluster) { c.err = errors.New("refused") }, []string{devices, "refused"}},
+		"not served": {"a much later release has left the version", func(c *cluster) {
+			c.definitions[devices].Spec.Versions[0].Served = false
+			release(c.definitions[devices], "v99.0.0")
+		}, []string{devices, "v1alpha1"}},
+		"unreadable": {"that is no proof of a match", func(c *cluster) { c.err = errors.New("refused") }, []string{devices, "refused"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

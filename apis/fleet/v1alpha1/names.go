@@ -24,6 +24,10 @@ const (
 	// AnnotationVersion on a CustomResourceDefinition is the version of the
 	// release that it is of, such as "v1.2.3".
 	AnnotationVersion = Group + "/version"
+
+	// AnnotationAllowDowngrade on a CustomResourceDefinition lets one take its place
+	// that lacks some of its fields ("true"); what they held is lost.
+	AnnotationAllowDowngrade = Group + "/allow-downgrade"
 )
 
 // Condition types. Deployments carry Ready, Reconciling and Stalled as kstatus
