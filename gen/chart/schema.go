@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 
 	"golang.org/x/tools/go/packages"
@@ -12,6 +14,8 @@ import (
 	"sigs.k8s.io/controller-tools/pkg/crd"
 	"sigs.k8s.io/controller-tools/pkg/loader"
 	"sigs.k8s.io/controller-tools/pkg/markers"
+
+	"github.com/nationtech/harmony-fleet/gen/install"
 )
 
 // valuesPackage holds the values' types.
@@ -78,6 +82,7 @@ func jsonSchema(schema *apiextensionsv1.JSONSchemaProps, all []row) ([]byte, err
 			find(plain, r.path)["default"] = r.fallback
 		}
 	}
+	contradiction(find(plain, []string{"image"}))
 	// A chart that is part of another is given these two.
 	properties := plain["properties"].(map[string]any)
 	properties["global"] = map[string]any{"type": "object"}
@@ -87,6 +92,17 @@ func jsonSchema(schema *apiextensionsv1.JSONSchemaProps, all []row) ([]byte, err
 		return nil, fmt.Errorf("encoding the schema: %w", err)
 	}
 	return append(out, '\n'), nil
+}
+
+// contradiction has a tag refused that a digest would make nothing of.
+func contradiction(image map[string]any) {
+	var given []any
+	digests := find(image, []string{"digests"})["properties"].(map[string]any)
+	for _, digest := range slices.Sorted(maps.Keys(digests)) {
+		given = append(given, map[string]any{"required": []any{digest}, "properties": map[string]any{digest: map[string]any{"minLength": 1}}})
+	}
+	image["if"] = map[string]any{"properties": map[string]any{"digests": map[string]any{"anyOf": given}}}
+	image["then"] = map[string]any{"properties": map[string]any{"tag": map[string]any{"enum": []any{"", install.Version}}}}
 }
 
 // find is the schema of a value.

@@ -106,6 +106,12 @@ Wait until everything is ready, and look why if something is not:
 
     kubectl -n {{ .Release.Namespace }} wait --for=condition=Available --timeout=5m deployments.apps -l app.kubernetes.io/instance={{ .Release.Name }}
     kubectl -n {{ .Release.Namespace }} get pods,streams.jetstream.nats.io
+{{- with .Values.keys.existingSecret }}
+
+Pods wait for the Secret with the keys until it is there:
+
+    kubectl -n {{ $.Release.Namespace }} get secret {{ . }}
+{{- end }}
 
 Have the installation checked from inside the cluster:
 

@@ -168,7 +168,7 @@ func bases() []trial {
 		open(),
 		open().with(trial{
 			"nats.tls.source": "certManager", "nats.tls.issuer.name": "ca", "nats.tls.secret": "own-tls", "keys.existingSecret": "mine",
-			"image.digests.operator": digest, "image.digests.callout": digest,
+			"image.digests.operator": digest, "image.digests.callout": digest, "image.tag": "",
 		}),
 		open().with(trial{"nats.enabled": false, "nats.url": "tls://nats.example.com:4222", "nats.tls.secret": "other-tls", "image.tag": ""}),
 	}

@@ -42,7 +42,7 @@ type Image struct {
 	// Registry and path, without the name of an image and without a slash at the end.
 	// +kubebuilder:validation:Pattern=`^[a-z0-9][a-z0-9._:/-]*[a-z0-9]$`
 	Registry string `json:"registry"`
-	// Tag of the images; empty means the version of the chart.
+	// Tag of the images; empty means the version of the chart, and no other may stand beside a digest.
 	// +kubebuilder:validation:Pattern=`^([A-Za-z0-9_][A-Za-z0-9._-]{0,127})?$`
 	Tag string `json:"tag,omitempty"`
 	// Digests that count instead of the tag.
