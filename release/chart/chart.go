@@ -21,6 +21,7 @@ import (
 
 	"github.com/nationtech/harmony-fleet/release/artifact"
 	"github.com/nationtech/harmony-fleet/release/images"
+	"github.com/nationtech/harmony-fleet/release/sbom"
 	"github.com/nationtech/harmony-fleet/release/source"
 	"github.com/nationtech/harmony-fleet/release/version"
 )
@@ -49,19 +50,53 @@ type Images struct {
 	Digests map[string]v1.Hash
 }
 
-// Artifact is the chart of the tree, pinned to these images. The same tree and the
+// Made is the chart as an artifact.
+type Made struct {
+	v1.Image
+	// SBOM is its software bill of materials, SPDX 2.3 as JSON: the images that it runs.
+	SBOM []byte
+}
+
+// Make packs the chart of the tree, pinned to these images. The same tree and the
 // same images give the same bytes.
-func Artifact(tree source.Source, pinned Images) (v1.Image, error) {
+func Make(tree source.Source, pinned Images) (Made, error) {
 	files, err := read(filepath.Join(tree.Root, Folder, Name))
 	if err != nil {
-		return nil, fmt.Errorf("reading the chart: %w", err)
+		return Made{}, fmt.Errorf("reading the chart: %w", err)
 	}
-	if files["values.yaml"], err = pinned.values(files["values.yaml"]); err != nil {
+	runs, err := pinned.runs(files["values.yaml"])
+	if err != nil {
+		return Made{}, err
+	}
+	made, err := pinned.pack(files, runs, tree)
+	if err != nil {
+		return Made{}, err
+	}
+	digest, err := made.Digest()
+	if err != nil {
+		return Made{}, fmt.Errorf("reading the digest of the chart: %w", err)
+	}
+	subject := sbom.Image{
+		Name: Name, Version: version.Number, Description: "The Helm chart of Harmony Fleet", Digest: digest.Hex,
+		Module: strings.TrimPrefix(source.Repository, "https://"), Commit: tree.Revision(), Created: tree.Time,
+	}
+	var references []string
+	for _, image := range runs {
+		references = append(references, image.Image)
+	}
+	bill, err := sbom.OfChart(subject, references)
+	return Made{made, bill}, err
+}
+
+// pack makes the artifact of the chart's files.
+func (p Images) pack(files map[string][]byte, runs []run, tree source.Source) (v1.Image, error) {
+	var err error
+	if files["values.yaml"], err = p.values(files["values.yaml"]); err != nil {
 		return nil, fmt.Errorf("pinning images in the chart's values.yaml: %w", err)
 	}
-	meta, err := pinned.metadata(files)
+	meta, err := metadata(files["Chart.yaml"], runs)
 	if err != nil {
-		return nil, fmt.Errorf("pinning images in Chart.yaml: %w", err)
+		return nil, fmt.Errorf("naming images in Chart.yaml: %w", err)
 	}
 	config, err := json.Marshal(meta)
 	if err != nil {
@@ -151,33 +186,37 @@ func find(document *yaml.Node, at string) (*yaml.Node, error) {
 	return here, nil
 }
 
-// metadata is Chart.yaml with what Artifact Hub scans: the images that the chart
-// runs by its values.
-func (p Images) metadata(files map[string][]byte) (map[string]any, error) {
+// run is an image that the chart runs by its values, as Artifact Hub lists it.
+type run struct {
+	Name  string `yaml:"name"`
+	Image string `yaml:"image"`
+}
+
+// runs are ours by their digests, and others' as values.yaml has them.
+func (p Images) runs(text []byte) (all []run, err error) {
+	for _, name := range slices.Sorted(maps.Keys(p.Digests)) {
+		all = append(all, run{name, p.Registry + "/" + name + ":" + version.Number + "@" + p.Digests[name].String()})
+	}
+	var values struct {
+		NATS, NACK struct{ Image string }
+	}
+	if err := yaml.Unmarshal(text, &values); err != nil {
+		return nil, fmt.Errorf("reading images in the chart's values.yaml: %w", err)
+	}
+	return append(all, run{"nats-server", values.NATS.Image}, run{"jetstream-controller", values.NACK.Image}), nil
+}
+
+// metadata is Chart.yaml with what Artifact Hub scans.
+func metadata(text []byte, runs []run) (map[string]any, error) {
 	var meta map[string]any
-	if err := yaml.Unmarshal(files["Chart.yaml"], &meta); err != nil {
+	if err := yaml.Unmarshal(text, &meta); err != nil {
 		return nil, err
 	}
 	annotations, known := meta["annotations"].(map[string]any)
 	if !known || meta["name"] != Name || meta["version"] != version.Number {
 		return nil, errors.New("it is not that of this version; run `make generate`")
 	}
-	type image struct {
-		Name  string `yaml:"name"`
-		Image string `yaml:"image"`
-	}
-	var runs []image
-	for _, name := range slices.Sorted(maps.Keys(p.Digests)) {
-		runs = append(runs, image{name, p.Registry + "/" + name + ":" + version.Number + "@" + p.Digests[name].String()})
-	}
-	var values struct {
-		NATS, NACK struct{ Image string }
-	}
-	if err := yaml.Unmarshal(files["values.yaml"], &values); err != nil {
-		return nil, err
-	}
-	runs = append(runs, image{"nats-server", values.NATS.Image}, image{"jetstream-controller", values.NACK.Image})
-	text, err := yaml.Marshal(runs)
-	annotations["artifacthub.io/images"] = string(text)
+	list, err := yaml.Marshal(runs)
+	annotations["artifacthub.io/images"] = string(list)
 	return meta, err
 }

@@ -2,6 +2,7 @@ package chart_test
 
 import (
 	"archive/tar"
+	"bytes"
 	"compress/gzip"
 	"errors"
 	"io"
@@ -59,18 +60,26 @@ func unpacked(t *testing.T, made v1.Image) map[string]string {
 	}
 }
 
-// TestArtifact: the archive is the tree's chart but for what is pinned, and the same
+// TestMake: the archive is the tree's chart but for what is pinned, and the same
 // bytes each time.
-func TestArtifact(t *testing.T) {
+func TestMake(t *testing.T) {
 	tree := source.Source{Root: filepath.Join("..", ".."), Commit: "c"}
-	made, err := chart.Artifact(tree, pinned("fleet-operator", "fleet-callout"))
+	made, err := chart.Make(tree, pinned("fleet-operator", "fleet-callout"))
 	must(t, err)
-	again, err := chart.Artifact(tree, pinned("fleet-operator", "fleet-callout"))
+	again, err := chart.Make(tree, pinned("fleet-operator", "fleet-callout"))
 	must(t, err)
 	one, err := made.Digest()
 	must(t, err)
 	if other, err := again.Digest(); err != nil || one != other {
 		t.Errorf("it is %s and then %s, %v", one, other, err)
+	}
+	for _, image := range []string{"registry.example/team/fleet-operator:", "nats:", "natsio/jetstream-controller:"} {
+		if !strings.Contains(string(made.SBOM), `"name": "`+image) {
+			t.Errorf("the bill of materials lacks %s:\n%s", image, made.SBOM)
+		}
+	}
+	if !bytes.Equal(made.SBOM, again.SBOM) {
+		t.Error("the bill of materials is another each time")
 	}
 	files := unpacked(t, made)
 	for name, content := range files {
@@ -125,7 +134,7 @@ func TestBadCharts(t *testing.T) {
 			for name, content := range tc.files {
 				must(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 			}
-			if _, err := chart.Artifact(source.Source{Root: root}, tc.pinned); err == nil || !strings.Contains(err.Error(), tc.err) {
+			if _, err := chart.Make(source.Source{Root: root}, tc.pinned); err == nil || !strings.Contains(err.Error(), tc.err) {
 				t.Errorf("got %v, want %q", err, tc.err)
 			}
 		})

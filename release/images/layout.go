@@ -8,6 +8,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 
 	"github.com/nationtech/harmony-fleet/release/artifact"
 	"github.com/nationtech/harmony-fleet/release/sbom"
@@ -52,6 +53,9 @@ func (m Made) writeLayout(dir string) error {
 }
 
 // Bill is the platform's bill of materials as an artifact that refers to it.
-func (p Platform) Bill() (v1.Image, error) {
-	return artifact.Artifact{Type: sbom.MediaType, Blobs: []artifact.Blob{{MediaType: sbom.MediaType, Content: p.SBOM}}}.About(p.Image)
+func (p Platform) Bill() (v1.Image, error) { return Bill(p.SBOM, p.Image) }
+
+// Bill is a bill of materials as an artifact that refers to what it is of.
+func Bill(document []byte, of partial.Describable) (v1.Image, error) {
+	return artifact.Artifact{Type: sbom.MediaType, Blobs: []artifact.Blob{{MediaType: sbom.MediaType, Content: document}}}.About(of)
 }

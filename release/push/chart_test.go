@@ -9,6 +9,7 @@ import (
 
 	"github.com/nationtech/harmony-fleet/release/attest"
 	"github.com/nationtech/harmony-fleet/release/chart"
+	"github.com/nationtech/harmony-fleet/release/sbom"
 )
 
 // pins are images as if they had been pushed.
@@ -29,10 +30,10 @@ func TestChart(t *testing.T) {
 		t.Errorf("Chart() says %+v, and the registry has %v", pushed, before)
 	}
 	found := s.referrers(repository, pushed.Digest)
-	if len(found[attest.SignatureType]) != 1 || len(found[attest.ProvenanceType]) != 1 {
+	if len(found[attest.SignatureType]) != 1 || len(found[attest.ProvenanceType]) != 1 || len(found[sbom.MediaType]) != 1 {
 		t.Fatalf("it is referred to by %v", found)
 	}
-	s.checkProvenance(found[attest.ProvenanceType][0].document, []string{pushed.Digest.Hex}, nil)
+	s.checkProvenance(found[attest.ProvenanceType][0].document, []string{pushed.Digest.Hex}, []string{found[sbom.MediaType][0].digest.Hex})
 
 	s.allow(0)
 	again, err := s.target.Chart(t.Context(), pins("a"))

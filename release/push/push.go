@@ -38,7 +38,14 @@ func (t Target) Images(ctx context.Context, made []images.Made) ([]Pushed, error
 		if err != nil {
 			return nil, err
 		}
-		w.platforms, works[i] = m.Platforms, w
+		for _, p := range m.Platforms {
+			platform := m.Name + " linux/" + p.Architecture
+			w.parts = append(w.parts, attest.Named{Name: platform, Describable: p.Image})
+			if err := w.bill(platform, p.SBOM, p.Image); err != nil {
+				return nil, err
+			}
+		}
+		works[i] = w
 	}
 	return t.push(ctx, works...)
 }
@@ -53,12 +60,15 @@ func (t Target) Chart(ctx context.Context, runs []Pushed) (Pushed, error) {
 	for _, image := range runs {
 		pinned.Digests[image.Image] = image.Digest
 	}
-	made, err := chart.Artifact(t.Source, pinned)
+	made, err := chart.Make(t.Source, pinned)
 	if err != nil {
 		return Pushed{}, err
 	}
-	w, err := t.work(chart.Name, chart.Folder+"/"+chart.Name+":"+chart.Tag(), made)
+	w, err := t.work(chart.Name, chart.Folder+"/"+chart.Name+":"+chart.Tag(), made.Image)
 	if err != nil {
+		return Pushed{}, err
+	}
+	if err := w.bill(chart.Name, made.SBOM, made.Image); err != nil {
 		return Pushed{}, err
 	}
 	pushed, err := t.push(ctx, w)
@@ -94,11 +104,12 @@ func (t Target) push(ctx context.Context, works ...*work) ([]Pushed, error) {
 // work is an image or the chart on its way.
 type work struct {
 	Target
-	name      string
-	what      tagged
-	platforms []images.Platform // of an image
-	tag       name.Tag
-	digest    v1.Hash // of what
+	name   string
+	what   tagged
+	parts  []attest.Named // an image's platforms
+	bills  []attest.Named // artifacts about what or its parts
+	tag    name.Tag
+	digest v1.Hash // of what
 }
 
 // tagged is an index of images, or a manifest.
@@ -118,6 +129,16 @@ func (t Target) work(called, ref string, what tagged) (*work, error) {
 		return nil, fmt.Errorf("reading the digest of %s: %w", called, err)
 	}
 	return &work{Target: t, name: called, what: what, tag: tag, digest: digest}, nil
+}
+
+// bill adds the bill of materials of one part, or of what has none.
+func (w *work) bill(part string, document []byte, of partial.Describable) error {
+	made, err := images.Bill(document, of)
+	if err != nil {
+		return err
+	}
+	w.bills = append(w.bills, attest.Named{Name: "SBOM of " + part, Describable: made})
+	return nil
 }
 
 // refuseReplacing fails when other bytes were released under the version.
@@ -141,19 +162,13 @@ func (w *work) content(ctx context.Context) error {
 	}
 	origin := attest.Origin{
 		Commit: w.Source.Commit, Version: version.Number, GoVersion: runtime.Version(), Builder: w.Builder,
-		Subjects: []attest.Named{{Name: w.tag.Repository.Name(), Describable: w.what}},
+		Subjects:   append([]attest.Named{{Name: w.tag.Repository.Name(), Describable: w.what}}, w.parts...),
+		Byproducts: w.bills,
 	}
-	for _, p := range w.platforms {
-		bill, err := p.Bill()
-		if err != nil {
+	for _, bill := range w.bills {
+		if err := w.about(ctx, bill.Describable.(v1.Image)); err != nil {
 			return err
 		}
-		if err := w.about(ctx, bill); err != nil {
-			return err
-		}
-		platform := w.name + " linux/" + p.Architecture
-		origin.Subjects = append(origin.Subjects, attest.Named{Name: platform, Describable: p.Image})
-		origin.Byproducts = append(origin.Byproducts, attest.Named{Name: "SBOM of " + platform, Describable: bill})
 	}
 	if err := w.sign(ctx); err != nil {
 		return err
@@ -169,12 +184,12 @@ func (w *work) content(ctx context.Context) error {
 	return nil
 }
 
-// sign signs what has the tag and each platform's manifest: cosign checks the
+// sign signs what has the tag and each part's manifest: cosign checks the
 // former, podman and CRI-O the one that they run.
 func (w *work) sign(ctx context.Context) error {
 	subjects := []partial.Describable{w.what}
-	for _, p := range w.platforms {
-		subjects = append(subjects, p.Image)
+	for _, part := range w.parts {
+		subjects = append(subjects, part.Describable)
 	}
 	for _, subject := range subjects {
 		digest, err := subject.Digest()

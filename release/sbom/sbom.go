@@ -1,7 +1,7 @@
-// Package sbom writes down what an image is made of, as SPDX 2.3 in JSON. What a
-// program links it reads from the program itself, so that the document cannot
-// differ from what was built. It never looks at go.mod, at licences of modules or
-// at the clock.
+// Package sbom writes down what an image is made of and what a chart runs, as SPDX
+// 2.3 in JSON. What a program links it reads from the program itself, so that the
+// document cannot differ from what was built. It never looks at go.mod, at licences
+// of modules or at the clock.
 package sbom
 
 import (
@@ -24,7 +24,8 @@ import (
 // MediaType is that of a document.
 const MediaType = "application/spdx+json"
 
-// Image is what a document is about.
+// Image is what a document is about, or a chart, which has no architecture and no
+// programs.
 type Image struct {
 	Name, Version, Description, Architecture string
 	// Digest is the SHA-256 of the image's manifest, in hexadecimal.
@@ -46,18 +47,7 @@ type Program struct {
 
 // Of is the document. It is the same bytes for the same image.
 func Of(image Image) ([]byte, error) {
-	d := document{
-		Document: spdx.Document{
-			SPDXVersion: spdx.Version, DataLicense: spdx.DataLicense, SPDXIdentifier: "DOCUMENT",
-			DocumentName:      fmt.Sprintf("%s %s linux/%s", image.Name, image.Version, image.Architecture),
-			DocumentNamespace: fmt.Sprintf("https://%s/spdx/%s/%s", image.Module, image.Name, image.Digest),
-			CreationInfo: &spdx.CreationInfo{
-				Created:  image.Created.UTC().Format(time.RFC3339),
-				Creators: []common.Creator{{CreatorType: "Organization", Creator: supplier}, {CreatorType: "Tool", Creator: "harmony-fleet-release-" + image.Version}},
-			},
-		},
-		known: map[common.ElementID]bool{},
-	}
+	d := begin(image, fmt.Sprintf("%s %s linux/%s", image.Name, image.Version, image.Architecture))
 	itself := d.add(imagePackage(image))
 	d.relate("DOCUMENT", common.TypeRelationshipDescribe, itself)
 	for _, p := range image.Programs {
@@ -68,9 +58,44 @@ func Of(image Image) ([]byte, error) {
 	for _, m := range image.Data {
 		d.relate(itself, common.TypeRelationshipContains, d.add(module(m)))
 	}
+	return d.encode(image.Name)
+}
+
+// OfChart is the document of a chart that runs the images with these references, as
+// pods have them.
+func OfChart(chart Image, runs []string) ([]byte, error) {
+	d := begin(chart, chart.Name+" "+chart.Version)
+	itself := d.add(chartPackage(chart))
+	d.relate("DOCUMENT", common.TypeRelationshipDescribe, itself)
+	for _, reference := range runs {
+		d.relate(itself, common.TypeRelationshipDependsOn, d.add(&spdx.Package{
+			PackageName: reference, PackageSPDXIdentifier: identifier("Image", reference), PrimaryPackagePurpose: "CONTAINER",
+			PackageDownloadLocation: unknown, PackageLicenseConcluded: unknown, PackageLicenseDeclared: unknown, PackageCopyrightText: unknown,
+		}))
+	}
+	return d.encode(chart.Name)
+}
+
+// begin is a document that has no packages yet.
+func begin(image Image, name string) *document {
+	return &document{
+		Document: spdx.Document{
+			SPDXVersion: spdx.Version, DataLicense: spdx.DataLicense, SPDXIdentifier: "DOCUMENT",
+			DocumentName:      name,
+			DocumentNamespace: fmt.Sprintf("https://%s/spdx/%s/%s", image.Module, image.Name, image.Digest),
+			CreationInfo: &spdx.CreationInfo{
+				Created:  image.Created.UTC().Format(time.RFC3339),
+				Creators: []common.Creator{{CreatorType: "Organization", Creator: supplier}, {CreatorType: "Tool", Creator: "harmony-fleet-release-" + image.Version}},
+			},
+		},
+		known: map[common.ElementID]bool{},
+	}
+}
+
+func (d *document) encode(name string) ([]byte, error) {
 	var out bytes.Buffer
 	if err := json.Write(&d.Document, &out, json.Indent(" ")); err != nil {
-		return nil, fmt.Errorf("encoding the bill of materials of %s: %w", image.Name, err)
+		return nil, fmt.Errorf("encoding the bill of materials of %s: %w", name, err)
 	}
 	return out.Bytes(), nil
 }
@@ -133,6 +158,16 @@ func imagePackage(image Image) *spdx.Package {
 	p.PackageChecksums = []common.Checksum{{Algorithm: common.SHA256, Value: image.Digest}}
 	locate(p, packageurl.NewPackageURL(packageurl.TypeOCI, "", image.Name, "sha256:"+image.Digest,
 		packageurl.QualifiersFromMap(map[string]string{"arch": image.Architecture, "tag": image.Version}), ""))
+	return p
+}
+
+func chartPackage(chart Image) *spdx.Package {
+	p := ours("Chart", chart.Name, chart)
+	p.PackageDescription, p.PrimaryPackagePurpose = chart.Description, "INSTALL"
+	p.PackageSourceInfo = "packed from commit " + chart.Commit
+	p.PackageChecksums = []common.Checksum{{Algorithm: common.SHA256, Value: chart.Digest}}
+	locate(p, packageurl.NewPackageURL(packageurl.TypeOCI, "", chart.Name, "sha256:"+chart.Digest,
+		packageurl.QualifiersFromMap(map[string]string{"tag": chart.Version}), ""))
 	return p
 }
 
