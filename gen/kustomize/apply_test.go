@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -119,6 +120,30 @@ func TestClusterAcceptsTheBase(t *testing.T) {
 	apply(t, api, account)
 	for _, o := range read(t, kustomize.Dir+"/examples/fleet") {
 		apply(t, api, o)
+	}
+	exposed := 0
+	for _, o := range read(t, kustomize.Dir+"/examples/exposure") {
+		if o.GetKind() != "Service" {
+			continue // Gateways and Routes are not here
+		}
+		want, _, err := unstructured.NestedString(o.Object, "spec", "type")
+		if err != nil {
+			t.Fatal(err)
+		}
+		patch, err := o.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := api.Patch(t.Context(), o, client.RawPatch(types.MergePatchType, patch), client.DryRunAll); err != nil {
+			t.Fatalf("the example of a %s: %v", want, err)
+		}
+		if got, _, err := unstructured.NestedString(o.Object, "spec", "type"); err != nil || got != want {
+			t.Errorf("the Service becomes %q, %v, want %q", got, err, want)
+		}
+		exposed++
+	}
+	if exposed != 2 {
+		t.Errorf("%d examples of exposure were tried", exposed)
 	}
 	changed := install.Defaults()
 	for _, c := range kustomize.Components() {

@@ -109,6 +109,38 @@ func TestKustomize(t *testing.T) {
 	}
 }
 
+// TestOpenShift: on OpenShift no pod asks for a user, a group or anything of its node,
+// which its standard constraint (restricted-v2) would refuse. The control is the
+// base, which asks for a user.
+func TestOpenShift(t *testing.T) {
+	t.Parallel()
+	generated, err := kustomize.Files("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := regexp.MustCompile(`"(runAsUser|runAsGroup|fsGroup|supplementalGroups|hostNetwork|hostPID|hostIPC|hostPort|hostPath|seLinuxOptions)":`)
+	pods := func(components ...string) (count int, asks []string) {
+		for id, object := range onDisk(t, generated, components...) {
+			if kind, _, _ := strings.Cut(id, " "); kind != "Deployment" && kind != "StatefulSet" {
+				continue
+			}
+			count++
+			for _, found := range refused.FindAllString(string(must(json.Marshal(object))), -1) {
+				asks = append(asks, id+": "+found)
+			}
+		}
+		return count, asks
+	}
+	if _, asks := pods(); len(asks) == 0 {
+		t.Error("the base asks for nothing, so that this says nothing")
+	}
+	for _, components := range [][]string{{"openshift"}, {"openshift", "high-availability", "monitoring"}} {
+		if count, asks := pods(components...); count < 5 || len(asks) > 0 {
+			t.Errorf("%v: of %d pods some ask for %q", components, count, asks)
+		}
+	}
+}
+
 var bareChecksum = regexp.MustCompile(`"checksum/config":"[0-9a-f]{64}"`)
 
 func onlyChecksum(want, got any) bool {
