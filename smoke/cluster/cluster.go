@@ -114,6 +114,9 @@ func (c *Cluster) RestartKubelet() error {
 // Kubeconfig is the path of the administrator's kubeconfig.
 func (c *Cluster) Kubeconfig() string { return c.kubeconfig }
 
+// Program is the path of the kubectl that suits the cluster.
+func (c *Cluster) Program() string { return c.kubectl }
+
 // Config is a copy of the administrator's client configuration.
 func (c *Cluster) Config() *rest.Config { return rest.CopyConfig(c.config) }
 

@@ -26,6 +26,7 @@ func All() []Story {
 	return []Story{
 		{"pod", "the cluster is a real one: a pod with a volume, a name, logs and exec", pod},
 		{"install", "helm install with no values gives a fleet: a device joins, runs what it shall, and the status is true", install},
+		{"docs", "the commands of docs/install.md do what it says, as they stand", docs},
 		{"kustomize", "kubectl apply -k of the base gives what the chart gives without values", kustomized},
 		{"faults", "whatever part fails, a change arrives and what runs goes on", faults},
 		{"ha", "of three servers and two operators one may fail, and few notice", available},
