@@ -20,7 +20,8 @@ know it, and writes the configuration. It replaces no file, and may be repeated.
 Usage:
   fleet-agent join --url URL... --trusted-key KEY... [--ca CERTIFICATES] [--device-id ID] [--config FILE] TOKEN
 
-  --url          where the broker is: tls://HOST:PORT; may be repeated.
+  --url          where the broker is: tls://HOST:PORT, or tls-first://HOST:PORT behind a
+                 proxy that goes by the name of the host; may be repeated.
   --trusted-key  public key of the operator (O…); may be repeated.
   --ca           certificates to trust at the broker instead of the system's, in base64.
   --device-id    device that the token has to be for.
