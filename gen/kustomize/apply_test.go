@@ -6,7 +6,9 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -21,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	_ "sigs.k8s.io/gateway-api/apis/v1" // for the module's definitions
 
 	"github.com/nationtech/harmony-fleet/gen/install"
 	"github.com/nationtech/harmony-fleet/gen/kustomize"
@@ -90,6 +93,28 @@ func apply(t *testing.T, api client.Client, o *unstructured.Unstructured, option
 	}
 }
 
+// routes are the definitions of Gateway API's routes for connections: of TLSRoute the
+// standard one, and TCPRoute is in the experimental channel alone.
+func routes(t *testing.T) (all []*unstructured.Unstructured) {
+	t.Helper()
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"standard/gateway.networking.k8s.io_tlsroutes.yaml", "experimental/gateway.networking.k8s.io_tcproutes.yaml"} {
+		data, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "config", "crd", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		definition := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal(data, definition); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		all = append(all, definition)
+	}
+	return all
+}
+
 // TestClusterAcceptsTheBase applies all of it, twice: the second time nothing
 // changes, so that Argo CD sees no drift. Every pod is fit for the restricted
 // standard, which the base demands of its namespace.
@@ -122,9 +147,17 @@ func TestClusterAcceptsTheBase(t *testing.T) {
 		apply(t, api, o)
 	}
 	exposed := 0
+	for _, definition := range routes(t) {
+		apply(t, api, definition)
+	}
 	for _, o := range read(t, kustomize.Dir+"/examples/exposure") {
+		if o.GetKind() == "Route" {
+			continue // OpenShift's, whose definition no module has
+		}
+		exposed++
 		if o.GetKind() != "Service" {
-			continue // Gateways and Routes are not here
+			apply(t, api, o, client.DryRunAll)
+			continue
 		}
 		want, _, err := unstructured.NestedString(o.Object, "spec", "type")
 		if err != nil {
@@ -140,9 +173,8 @@ func TestClusterAcceptsTheBase(t *testing.T) {
 		if got, _, err := unstructured.NestedString(o.Object, "spec", "type"); err != nil || got != want {
 			t.Errorf("the Service becomes %q, %v, want %q", got, err, want)
 		}
-		exposed++
 	}
-	if exposed != 2 {
+	if exposed != 4 {
 		t.Errorf("%d examples of exposure were tried", exposed)
 	}
 	changed := install.Defaults()

@@ -74,12 +74,12 @@ func exposure() []example {
 	return []example{
 		{"exposure/load-balancer.yaml", "A patch of the Service: the cluster's load balancer passes connections on.", service(corev1.ServiceTypeLoadBalancer)},
 		{"exposure/node-port.yaml", "A patch of the Service: a port on every node.", service(corev1.ServiceTypeNodePort)},
-		{"exposure/gateway-tcproute.yaml", "Gateway API: a listener of its own for the broker, on the Gateway edge.", fields{
+		{"exposure/gateway-tcproute.yaml", "Gateway API, whose experimental channel has TCPRoute: a listener of its own for the broker, on the Gateway edge.", fields{
 			"apiVersion": "gateway.networking.k8s.io/v1alpha2", "kind": "TCPRoute", "metadata": meta,
 			"spec": fields{"parentRefs": gateway(), "rules": []any{fields{"backendRefs": broker()}}},
 		}},
-		{"exposure/gateway-tlsroute.yaml", "Gateway API: a listener that others share, by the name of the host." + bySNI, fields{
-			"apiVersion": "gateway.networking.k8s.io/v1alpha3", "kind": "TLSRoute", "metadata": meta,
+		{"exposure/gateway-tlsroute.yaml", "Gateway API 1.5: a listener that others share, by the name of the host." + bySNI, fields{
+			"apiVersion": "gateway.networking.k8s.io/v1", "kind": "TLSRoute", "metadata": meta,
 			"spec": fields{"hostnames": []any{"nats.example.com"}, "parentRefs": gateway(), "rules": []any{fields{"backendRefs": broker()}}},
 		}},
 		{"exposure/openshift-route.yaml", "OpenShift: the router passes TLS through, by the name of the host." + bySNI, fields{
