@@ -55,8 +55,8 @@ images: ## the container images as OCI layouts in dist/images
 	go run ./release/cmd/release images
 
 .PHONY: release
-release: ## build, push and sign the images and the chart of a release: REGISTRY=host/path KEY=file, and BUILDER=URI in a workflow
-	go run ./release/cmd/release push --registry "$(REGISTRY)" --key "$(KEY)" $(if $(BUILDER),--builder "$(BUILDER)")
+release: ## build, push and sign the images and the chart of a release: REGISTRY=host/path KEY=file, and BUILDER=URI TAG=tag in a workflow
+	go run ./release/cmd/release push --registry "$(REGISTRY)" --key "$(KEY)" $(if $(BUILDER),--builder "$(BUILDER)") $(if $(TAG),--tag "$(TAG)")
 
 .PHONY: smoke
 smoke: ## what people do, on a real cluster; CLUSTER=source, kind, k3d or existing (KUBECONFIG=, LOAD=command for image archives), STORY=one alone, KEEP=1 leaves it up

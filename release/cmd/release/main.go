@@ -127,7 +127,7 @@ machine (localhost, 127.0.0.1) is spoken to without TLS.
 const byHand = source.Repository + "/blob/main/docs/release.md#by-hand"
 
 func newPush() *cobra.Command {
-	var registry, key, builder string
+	var registry, key, builder, tag string
 	cmd := &cobra.Command{
 		Use:   "push",
 		Short: "Build the images, push them and the chart, and sign all of it",
@@ -136,6 +136,9 @@ func newPush() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := push.CheckRegistry(registry); err != nil {
 				return err
+			}
+			if tag != "" && tag != version.Tag {
+				return fmt.Errorf("--tag: %q is not the tag of this version, %s; tag the commit that raises Number in release/version", tag, version.Tag)
 			}
 			if key == "" {
 				return errors.New("no signing key: KEY is the file of a private key in PEM; docs/release.md says how to make one")
@@ -172,6 +175,7 @@ func newPush() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&registry, "registry", "", "`host and path` that the images' names are appended to")
 	cmd.Flags().StringVar(&key, "key", "", "`file` of the private key, ECDSA or Ed25519 in PEM; the password of an encrypted one is in $"+attest.PasswordVariable)
+	cmd.Flags().StringVar(&tag, "tag", "", "`tag` for which the release is made: any but that of this version is refused")
 	cmd.Flags().StringVar(&builder, "builder", byHand, "`URI` of whom the provenance names as the builder, such as a workflow")
 	return cmd
 }

@@ -73,6 +73,7 @@ func TestBadInput(t *testing.T) {
 		"no registry":          {[]string{"push", "--key", key(t)}, "no registry: REGISTRY is a host and a path"},
 		"a scheme":             {[]string{"push", "--registry", "https://registry.example/x", "--key", key(t)}, `leave out "https://"`},
 		"no key":               {[]string{"push", "--registry", "registry.example/x"}, "no signing key: KEY is the file of a private key"},
+		"another tag":          {[]string{"push", "--registry", "registry.example/x", "--key", key(t), "--tag", "v0.0.0"}, `--tag: "v0.0.0" is not the tag of this version, ` + version.Tag},
 		"a key that is none":   {[]string{"push", "--registry", "registry.example/x", "--key", "main.go"}, "reading the signing key main.go"},
 		"a strange machine":    {[]string{"images", "--arch", "amd64,vax"}, `--arch: "vax" is not one of amd64, arm64`},
 		"no machine":           {[]string{"images", "--arch", ""}, "--arch: name at least one of amd64, arm64"},
