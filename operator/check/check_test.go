@@ -42,24 +42,24 @@ func TestRun(t *testing.T) {
 	}
 	good := check.Installation{Operator: up.URL, Callout: up.URL, Broker: address(b.URL()), CAFile: b.NATS().CAFile}
 	for name, c := range map[string]struct {
-		change func(*check.Installation)
+		change func(*testing.T, *check.Installation)
 		want   string // in the error; "" for none
 	}{
-		"all works":                  {func(*check.Installation) {}, ""},
-		"no callout and broker":      {func(i *check.Installation) { i.Callout, i.Broker = "", "" }, ""},
-		"no operator is ready":       {func(i *check.Installation) { i.Operator = down.URL }, "the operator does not work: no pod of it is ready"},
-		"something else answers":     {func(i *check.Installation) { i.Callout = broken.URL }, "the callout does not work: " + broken.URL + " answers 404"},
-		"a broker in clear":          {func(i *check.Installation) { i.Broker = address(clear.URL()) }, "the broker does not work: "},
-		"no broker":                  {func(i *check.Installation) { i.Broker = address(down.URL) }, "the broker does not work: "},
-		"a certificate of others":    {func(i *check.Installation) { i.CAFile = ownAuthority(t) }, "unknown authority"},
-		"no authority":               {func(i *check.Installation) { i.CAFile = empty }, "holds no certificate in PEM"},
-		"an authority that is not":   {func(i *check.Installation) { i.CAFile = empty + "x" }, "no such file"},
-		"it speaks TLS and not NATS": {func(i *check.Installation) { i.Broker, i.CAFile = web(t) }, "it is no NATS server"},
+		"all works":                  {func(*testing.T, *check.Installation) {}, ""},
+		"no callout and broker":      {func(_ *testing.T, i *check.Installation) { i.Callout, i.Broker = "", "" }, ""},
+		"no operator is ready":       {func(_ *testing.T, i *check.Installation) { i.Operator = down.URL }, "the operator does not work: no pod of it is ready"},
+		"something else answers":     {func(_ *testing.T, i *check.Installation) { i.Callout = broken.URL }, "the callout does not work: " + broken.URL + " answers 404"},
+		"a broker in clear":          {func(_ *testing.T, i *check.Installation) { i.Broker = address(clear.URL()) }, "the broker does not work: "},
+		"no broker":                  {func(_ *testing.T, i *check.Installation) { i.Broker = address(down.URL) }, "the broker does not work: "},
+		"a certificate of others":    {func(t *testing.T, i *check.Installation) { i.CAFile = ownAuthority(t) }, "unknown authority"},
+		"no authority":               {func(_ *testing.T, i *check.Installation) { i.CAFile = empty }, "holds no certificate in PEM"},
+		"an authority that is not":   {func(_ *testing.T, i *check.Installation) { i.CAFile = empty + "x" }, "no such file"},
+		"it speaks TLS and not NATS": {func(t *testing.T, i *check.Installation) { i.Broker, i.CAFile = web(t) }, "it is no NATS server"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			i := good
-			c.change(&i)
+			c.change(t, &i)
 			var told []string
 			i.Tell = func(text string) { told = append(told, text) }
 			ctx := t.Context()
