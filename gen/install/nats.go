@@ -162,14 +162,15 @@ func often(p *corev1.Probe) *corev1.Probe {
 	return p
 }
 
-// exporter translates the server's monitoring for Prometheus.
+// exporter translates the server's monitoring for Prometheus, by the name that the pod
+// gives it: its id is another after each start.
 func (b builder) exporter() []corev1.Container {
 	if b.v.NATS.Exporter == "" {
 		return nil
 	}
 	return []corev1.Container{{
 		Name: "exporter", Image: b.v.NATS.Exporter, Resources: resources("5m", "32Mi"),
-		Args:  []string{fmt.Sprintf("-port=%d", exporterPort), "-prefix=nats", "-use_internal_server_id", "-varz", "-routez", "-jsz=streams", "http://127.0.0.1:8222"},
+		Args:  []string{fmt.Sprintf("-port=%d", exporterPort), "-prefix=nats", "-use_internal_server_name", "-varz", "-routez", "-jsz=streams", "http://127.0.0.1:8222"},
 		Ports: []corev1.ContainerPort{{Name: "metrics", ContainerPort: exporterPort}},
 	}}
 }
