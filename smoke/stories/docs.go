@@ -7,73 +7,81 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 
-	"github.com/nationtech/harmony-fleet/release/source"
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
 	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
 
 // docs follows docs/install.md with Helm: its blocks are run as they stand, by a
 // shell that finds the charts beside it.
-func docs(ctx context.Context, c *cluster.Cluster) (err error) {
-	tree, err := source.Read(ctx, ".")
-	if err != nil {
-		return err
-	}
-	i := installation{Cluster: c, tree: tree}
-	if err := i.Step("the images are built and imported", func() error { return importProduct(ctx, c, tree) }); err != nil {
-		return err
-	}
-	r := reader{installation: &i}
-	defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
-	if err := r.open(ctx, "docs/install.md"); err != nil {
-		return err
-	}
-	for _, step := range []struct {
-		what string
-		run  func() error
-	}{
-		{"With Helm: it is installed, and helm test finds that it works", func() error { return r.follow(ctx, "With Helm", 0) }},
-		{"Let devices in: the values are taken", func() error {
-			if err := os.WriteFile(filepath.Join(r.dir, "values.yaml"), []byte(r.block("Let devices in", 0)), 0o600); err != nil {
-				return err
-			}
-			if err := r.follow(ctx, "Let devices in", 1); err != nil {
-				return err
-			}
-			return i.until(ctx, "tls://nats.example.com:4222", "--namespace="+namespace, "get", "configmap", "fleet-public", "--output=jsonpath={.data.natsURL}")
-		}},
-		{"Remove: what people and devices own stays", func() error {
-			if err := r.follow(ctx, "Remove", 0); err != nil {
-				return err
-			}
-			_, err := i.Kubectl(ctx, "", "--namespace="+namespace, "get", "secret/"+product+"-keys", "stream/"+product+"-desired-state")
-			return err
-		}},
-		{"and then goes too", func() error {
-			if err := r.follow(ctx, "Remove", 1); err != nil {
-				return err
-			}
-			left, err := i.Kubectl(ctx, "", "get", "customresourcedefinitions,clusterroles,clusterrolebindings", "--output=name")
-			if err == nil && (strings.Contains(left, ".fleet.nationtech.io") || strings.Contains(left, ".jetstream.nats.io") || strings.Contains(left, product)) {
-				err = fmt.Errorf("there is still %s", left)
-			}
-			return err
-		}},
-	} {
-		if err := i.Step(step.what, step.run); err != nil {
+func docs(ctx context.Context, c *cluster.Cluster) error {
+	return installing(ctx, c, func(i *installation) error {
+		if err := i.supply(ctx); err != nil {
 			return err
 		}
+		r := reader{installation: i}
+		if err := r.open(ctx, "docs/install.md"); err != nil {
+			return err
+		}
+		for _, step := range []struct {
+			what string
+			run  func() error
+		}{
+			{"With Helm: it is installed, and helm test finds that it works", func() error { return r.follow(ctx, "With Helm", 0) }},
+			{"Let devices in: the values are taken", func() error { return r.letIn(ctx) }},
+			{"Remove: what people and devices own stays", func() error {
+				if err := r.follow(ctx, "Remove", 0); err != nil {
+					return err
+				}
+				_, err := i.Kubectl(ctx, "", "--namespace="+namespace, "get", "secret/"+product+"-keys", "stream/"+product+"-desired-state")
+				return err
+			}},
+			{"and then goes too", func() error {
+				if err := r.follow(ctx, "Remove", 1); err != nil {
+					return err
+				}
+				return r.nothingLeft(ctx)
+			}},
+		} {
+			if err := i.Step(step.what, step.run); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// letIn changes the installation by the document's values.
+func (r *reader) letIn(ctx context.Context) error {
+	const section = "Let devices in"
+	if err := os.WriteFile(filepath.Join(r.dir, "values.yaml"), []byte(r.block(section, 0)), 0o600); err != nil {
+		return err
 	}
-	return nil
+	if err := r.follow(ctx, section, 1); err != nil {
+		return err
+	}
+	return r.until(ctx, "tls://nats.example.com:4222", "--namespace="+namespace, "get", "configmap", "fleet-public", "--output=jsonpath={.data.natsURL}")
+}
+
+// ours are names of what is the whole cluster's.
+var ours = regexp.MustCompile(`(?m)^.*(/fleet-downgrades|/harmony-fleet|\.fleet\.nationtech\.io|\.jetstream\.nats\.io).*$`)
+
+// nothingLeft looks for what is in no namespace; the namespace is gone.
+func (r *reader) nothingLeft(ctx context.Context) error {
+	const kinds = "customresourcedefinitions,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings"
+	all, err := r.Kubectl(ctx, "", "get", kinds, "--output=name")
+	if left := ours.FindAllString(all, -1); err == nil && left != nil {
+		err = fmt.Errorf("there is still %s", left)
+	}
+	return err
 }
 
 // reader does what a document says.
 type reader struct {
-	*installation
-	dir      string // where the commands are run
-	sections map[string][]string
+	*installation // whose folder the commands are run in
+	sections      map[string][]string
 }
 
 // open reads a document of the tree, and lays what its commands need ready: the
@@ -84,9 +92,6 @@ func (r *reader) open(ctx context.Context, document string) error {
 		return err
 	}
 	r.sections = sections(string(text))
-	if r.dir, err = os.MkdirTemp("", "fleet-story-"); err != nil {
-		return fmt.Errorf("making a temporary folder: %w", err)
-	}
 	helm, err := tools.Build(ctx, tools.Helm, r.Progress())
 	if err != nil {
 		return err
