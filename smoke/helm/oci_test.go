@@ -32,7 +32,8 @@ func must(t *testing.T, err error) {
 }
 
 // TestChartFromARegistry: Helm pulls what a release pushes, and what it renders runs
-// the images by the digests that were pushed with it, whatever its values say else.
+// the images by the digests that were pushed with it; a tag, which would not count, is
+// refused.
 func TestChartFromARegistry(t *testing.T) {
 	r, err := registry.Start()
 	must(t, err)
@@ -65,7 +66,10 @@ func TestChartFromARegistry(t *testing.T) {
 	render.ClientOnly, render.DryRun, render.ReleaseName, render.Namespace = true, true, "rel", "ns"
 	render.KubeVersion, err = chartutil.ParseKubeVersion("1.37.0")
 	must(t, err)
-	rendered, err := render.RunWithContext(t.Context(), loaded, map[string]any{"image": map[string]any{"tag": "other"}})
+	if _, err := render.RunWithContext(t.Context(), loaded, map[string]any{"image": map[string]any{"tag": "other"}}); err == nil || !strings.Contains(err.Error(), "tag") {
+		t.Errorf("a tag beside the digests: %v", err)
+	}
+	rendered, err := render.RunWithContext(t.Context(), loaded, nil)
 	must(t, err)
 	for image, digest := range map[string]v1.Hash{"fleet-operator": operator, "fleet-callout": callout} {
 		if want := `image: "` + target.Registry + "/" + image + "@" + digest.String() + `"`; !strings.Contains(rendered.Manifest, want) {
