@@ -8,5 +8,10 @@ package version
 // released under a number is never replaced.
 const Number = "0.1.0"
 
+// Previous is the commit that the release before this one was made from, which an
+// upgrade is tried from. A release names the last one's commit here when it raises
+// Number; until there is one, it is the first commit whose chart installs a fleet.
+const Previous = "2bbc8002df8aabdd96f0b032921df28cbb637095"
+
 // Tag is the version as Go, git and our programs' --version spell it.
 const Tag = "v" + Number

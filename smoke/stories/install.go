@@ -69,11 +69,7 @@ func (i *installation) up(ctx context.Context, told string, values map[string]an
 		return err
 	}
 	return i.Step("helm install, "+told+", makes everything ready", func() error {
-		const restricted = "pod-security.kubernetes.io/enforce=restricted"
-		if _, err := i.Kubectl(ctx, "", "create", "namespace", namespace); err != nil {
-			return err
-		}
-		if _, err := i.Kubectl(ctx, "", "label", "namespace", namespace, restricted); err != nil {
+		if err := i.house(ctx); err != nil {
 			return err
 		}
 		archive, err := i.pack()
@@ -85,6 +81,15 @@ func (i *installation) up(ctx context.Context, told string, values map[string]an
 		}
 		return nil
 	})
+}
+
+// house makes the namespace, which demands the restricted standard of pods.
+func (i *installation) house(ctx context.Context) error {
+	if _, err := i.Kubectl(ctx, "", "create", "namespace", namespace); err != nil {
+		return err
+	}
+	_, err := i.Kubectl(ctx, "", "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+	return err
 }
 
 // supply has the cluster know the images.
@@ -253,7 +258,8 @@ func (i *installation) clear(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	_, err = i.Kubectl(ctx, "", "delete", "validatingadmissionpolicy/fleet-downgrades", "validatingadmissionpolicybinding/fleet-downgrades", "--ignore-not-found")
+	return err
 }
 
 // release takes the finalizers off the streams: who would do so is gone.

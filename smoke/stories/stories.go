@@ -30,6 +30,7 @@ func All() []Story {
 		{"kustomize", "kubectl apply -k of the base gives what the chart gives without values", kustomized},
 		{"faults", "whatever part fails, a change arrives and what runs goes on", faults},
 		{"ha", "of three servers and two operators one may fail, and few notice", available},
+		{"upgrade", "a release replaces the one before and loses nothing, and what would lose something is refused", upgrade},
 	}
 }
 
