@@ -63,6 +63,9 @@ func (b builder) keyMaker() []any {
 		return nil
 	}
 	args := []string{"keys", "--namespace=$(NAMESPACE)", "--secret=" + b.keysSecret()}
+	if b.v.Keys.ExistingSecret != "" {
+		args = append(args, "--brought")
+	}
 	secrets := []string{b.keysSecret()}
 	if makesTLS {
 		args = append(args, "--tls-secret="+b.tlsSecret())

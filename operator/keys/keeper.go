@@ -33,6 +33,9 @@ type Keeper struct {
 	Secrets clientv1.SecretInterface
 	// Keys names the Secret of keys.
 	Keys string
+	// Brought says that somebody else makes the Secret of keys: it is waited for, and
+	// completed then, as a name that is mistaken must not give an install new keys.
+	Brought bool
 	// TLS names the Secret with the broker's certificate; "" keeps none.
 	TLS string
 	// Hosts, names or addresses, at which the broker is reached.
@@ -75,6 +78,9 @@ func (k Keeper) Run(ctx context.Context) {
 // Ensure looks at both Secrets once, and adds what is missing.
 func (k Keeper) Ensure(ctx context.Context) error {
 	keys, err := k.ensure(ctx, k.Keys, func(held *corev1.Secret) (reason string, err error) {
+		if k.Brought && held.ResourceVersion == "" {
+			return "", errors.New("it is not there, and is to be brought along")
+		}
 		var made []string
 		held.Data, made, err = Complete(held.Data)
 		return strings.Join(made, " "), err

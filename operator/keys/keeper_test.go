@@ -191,6 +191,28 @@ func TestForeign(t *testing.T) {
 	}
 }
 
+// TestBrought: a Secret of keys that somebody else makes is waited for.
+func TestBrought(t *testing.T) {
+	i := newInstall(t)
+	i.ensure()
+	brought := i.secret("keys")
+	i.must(i.admin.CoreV1().Secrets(i.namespace).Delete(t.Context(), "keys", metav1.DeleteOptions{}))
+	i.keeper.Brought = true
+	if err := i.keeper.Ensure(t.Context()); err == nil || !strings.Contains(err.Error(), "the Secret keys: it is not there") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := i.admin.CoreV1().Secrets(i.namespace).Get(t.Context(), "keys", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("it made the Secret: %v", err)
+	}
+	delete(brought.Data, keys.AdminPassword)
+	_, err := i.admin.CoreV1().Secrets(i.namespace).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "keys"}, Data: brought.Data}, metav1.CreateOptions{})
+	i.must(err)
+	i.must(i.keeper.Ensure(t.Context()))
+	if held := i.secret("keys").Data; len(held[keys.AdminPassword]) == 0 || !bytes.Equal(held["operator.seed"], brought.Data["operator.seed"]) {
+		t.Error("it is not completed as it was brought")
+	}
+}
+
 // TestRights: it can neither list the Secrets of the namespace, nor read others,
 // nor remove its own.
 func TestRights(t *testing.T) {

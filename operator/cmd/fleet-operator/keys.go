@@ -61,6 +61,7 @@ func keysCommand(kubeconfig *string) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&k.Keys, "secret", "harmony-fleet-keys", "`name` of the Secret of keys")
+	cmd.Flags().BoolVar(&k.Brought, "brought", false, "somebody else makes the Secret of keys: wait for it")
 	cmd.Flags().StringVar(&k.TLS, "tls-secret", "", "`name` of the Secret with the broker's certificate; without it, none is kept")
 	cmd.Flags().StringArrayVar(&k.Hosts, "host", nil, "name or address at which the broker is reached; may be repeated")
 	cmd.Flags().StringVar(&namespace, "namespace", os.Getenv("POD_NAMESPACE"), "`namespace` of the Secrets; default $POD_NAMESPACE")
