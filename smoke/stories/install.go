@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/nationtech/harmony-fleet/release/source"
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
@@ -92,9 +93,22 @@ func (i *installation) house(ctx context.Context) error {
 	return err
 }
 
+// supplied are the clusters that know the images: all stories of one have them from
+// the first that needed them.
+var supplied sync.Map
+
 // supply has the cluster know the images.
 func (i *installation) supply(ctx context.Context) error {
-	return i.Step("the images are built and imported", func() error { return importProduct(ctx, i.Cluster, i.tree) })
+	if _, known := supplied.Load(i.Cluster); known {
+		return nil
+	}
+	return i.Step("the images are built and imported", func() error {
+		if err := importProduct(ctx, i.Cluster, i.tree); err != nil {
+			return err
+		}
+		supplied.Store(i.Cluster, true)
+		return nil
+	})
 }
 
 // pack packs the tree's chart.

@@ -31,6 +31,7 @@ func All() []Story {
 		{"faults", "whatever part fails, a change arrives and what runs goes on", faults},
 		{"ha", "of three servers and two operators one may fail, and few notice", available},
 		{"upgrade", "a release replaces the one before and loses nothing, and what would lose something is refused", upgrade},
+		{"helm4", "Helm 4, which applies on the server, installs and upgrades too, and finds nothing to do the second time", helm4},
 	}
 }
 
