@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"sync"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -24,17 +23,10 @@ import (
 // since the nodes have them.
 const published = "registry.example/harmony-fleet"
 
-// supplied are the clusters that have the product's images: stories share one, and
-// the tree does not change between them.
-var supplied sync.Map // of *cluster.Cluster
-
 // importProduct makes the images known to the cluster that the chart's defaults
 // name: those of a release, built from this tree for this machine, and the broker's
 // and NACK's.
 func importProduct(ctx context.Context, c *cluster.Cluster, tree source.Source) error {
-	if _, has := supplied.Load(c); has {
-		return nil
-	}
 	made, err := release.Build{
 		Images: release.Released, Architectures: []string{runtime.GOARCH}, Source: tree, Progress: c.Progress(),
 	}.Make(ctx)
@@ -58,7 +50,6 @@ func importProduct(ctx context.Context, c *cluster.Cluster, tree source.Source) 
 			return err
 		}
 	}
-	supplied.Store(c, true)
 	return nil
 }
 
