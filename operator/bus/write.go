@@ -209,11 +209,23 @@ func (w *writer) await(ctx context.Context) error {
 	return nil
 }
 
+// batchIncomplete is the server's code for a batch of which it does not have every
+// message. It says so also when it could not store one, and tells nobody why.
+const batchIncomplete = 10176
+
+func explainIncomplete(err error) error {
+	var refusal *jetstream.APIError
+	if errors.As(err, &refusal) && refusal.ErrorCode == batchIncomplete {
+		return fmt.Errorf("the broker could not keep all of it; is its volume full? %w", err)
+	}
+	return err
+}
+
 // check makes sure that the answer speaks of the whole batch: a server that does
 // not know batches would acknowledge the last message alone.
 func (w *writer) check(batch int, answer *nats.Msg) error {
 	if err := refusedBy(answer); err != nil {
-		return err
+		return explainIncomplete(err)
 	}
 	var ack struct {
 		Batch string `json:"batch"`
