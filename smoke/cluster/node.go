@@ -116,6 +116,32 @@ func (n *node) start(program string, args ...string) (*process.Process, error) {
 	return p, nil
 }
 
+// run runs a command in the sandbox, and returns when it has ended.
+func (n *node) run(ctx context.Context, command ...string) error {
+	return run(ctx, "nsenter", append([]string{"--target", strconv.Itoa(n.pid()), "--mount", "--net", "--"}, command...)...)
+}
+
+// mountMemory has a folder hold so many bytes, as the node and its pods see it.
+func (n *node) mountMemory(ctx context.Context, folder string, bytes int) error {
+	return n.run(ctx, "mount", "-t", "tmpfs", "-o", "size="+strconv.Itoa(bytes), "tmpfs", folder)
+}
+
+// ask has each new connection wait for what enforces NetworkPolicies, except those of
+// the node's own programs. It would see to that itself, by a part of nftables that
+// fewer kernels have than what iptables asks with.
+func (n *node) ask(ctx context.Context) error {
+	for _, rule := range [][]string{
+		{"-m", "owner", "--uid-owner", "0", "-j", "ACCEPT"},
+		{"-p", "tcp", "-m", "conntrack", "--ctstate", "NEW", "-j", "NFQUEUE", "--queue-num", "100"},
+		{"-p", "udp", "-m", "conntrack", "--ctstate", "NEW", "-j", "NFQUEUE", "--queue-num", "100"},
+	} {
+		if err := n.run(ctx, append([]string{"iptables", "--wait", "-t", "mangle", "-A", "POSTROUTING"}, rule...)...); err != nil {
+			return fmt.Errorf("having NetworkPolicies enforced: %w", err)
+		}
+	}
+	return nil
+}
+
 // kill ends a program of the sandbox at once, which is no failure then.
 func (n *node) kill(p *process.Process) {
 	p.Stop(0)

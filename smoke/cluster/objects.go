@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -17,8 +18,14 @@ import (
 // was released is not given out again, since nobody empties it.
 const volumes = 64
 
-// storageClass is the name of the default class.
-const storageClass = "fleet"
+// storageClass is the name of the default class, and SmallStorageClass that of one
+// with a single volume of smallBytes, which can be filled up. Other providers' clusters
+// have no such class.
+const (
+	storageClass      = "fleet"
+	SmallStorageClass = "fleet-small"
+	smallBytes        = 64 << 20
+)
 
 // furnish makes what a cluster's distribution brings along: a default class of
 // storage, and the Service of the name server, which runs beside the pods.
@@ -27,18 +34,26 @@ func (s *source) furnish(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
 	}
-	class := storageClassObject()
-	if _, err := client.StorageV1().StorageClasses().Create(ctx, class, metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("making the class of storage: %w", err)
+	for _, class := range []*storagev1.StorageClass{storageClassObject(storageClass), storageClassObject(SmallStorageClass)} {
+		if _, err := client.StorageV1().StorageClasses().Create(ctx, class, metav1.CreateOptions{}); err != nil {
+			return fmt.Errorf("making the class of storage %s: %w", class.Name, err)
+		}
 	}
+	all := []*corev1.PersistentVolume{volumeObject("small", SmallStorageClass, s.path("volumes", "small"))}
 	for i := range volumes {
-		volume := volumeObject(i, s.path("volumes", fmt.Sprintf("%02d", i)))
+		name := fmt.Sprintf("%02d", i)
+		all = append(all, volumeObject(name, storageClass, s.path("volumes", name)))
+	}
+	for _, volume := range all {
 		if err := os.Mkdir(volume.Spec.Local.Path, 0o755); err != nil {
 			return fmt.Errorf("making the folder of a volume: %w", err)
 		}
 		if _, err := client.CoreV1().PersistentVolumes().Create(ctx, volume, metav1.CreateOptions{}); err != nil {
 			return fmt.Errorf("making volume %s: %w", volume.Name, err)
 		}
+	}
+	if err := s.node.mountMemory(ctx, all[0].Spec.Local.Path, smallBytes); err != nil {
+		return err
 	}
 	service, slice := s.nameServer()
 	if _, err := client.CoreV1().Services(service.Namespace).Create(ctx, service, metav1.CreateOptions{}); err != nil {
@@ -51,10 +66,11 @@ func (s *source) furnish(ctx context.Context) error {
 }
 
 // storageClassObject binds a claim when a pod uses it, as other distributions do.
-func storageClassObject() *storagev1.StorageClass {
+func storageClassObject(name string) *storagev1.StorageClass {
 	binding := storagev1.VolumeBindingWaitForFirstConsumer
+	isDefault := strconv.FormatBool(name == storageClass)
 	return &storagev1.StorageClass{
-		ObjectMeta:        metav1.ObjectMeta{Name: storageClass, Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}},
+		ObjectMeta:        metav1.ObjectMeta{Name: name, Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": isDefault}},
 		Provisioner:       "kubernetes.io/no-provisioner",
 		VolumeBindingMode: &binding,
 	}
@@ -62,14 +78,14 @@ func storageClassObject() *storagev1.StorageClass {
 
 // volumeObject is a volume in a folder of the host. Its size is what it says, not
 // what it has. A local volume, unlike a hostPath, is given to a pod's fsGroup.
-func volumeObject(number int, path string) *corev1.PersistentVolume {
+func volumeObject(name, class, path string) *corev1.PersistentVolume {
 	return &corev1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("fleet-%02d", number)},
+		ObjectMeta: metav1.ObjectMeta{Name: "fleet-" + name},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("100Gi")},
 			AccessModes:                   []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
-			StorageClassName:              storageClass,
+			StorageClassName:              class,
 			PersistentVolumeSource:        corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: path}},
 			NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
 				MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{nodeName}}},

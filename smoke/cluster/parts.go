@@ -53,7 +53,10 @@ func (s *source) load(ctx context.Context, archive string) error {
 }
 
 // startNode starts the parts that talk to the API server, and does not wait.
-func (s *source) startNode(context.Context) error {
+func (s *source) startNode(ctx context.Context) error {
+	if err := s.node.ask(ctx); err != nil {
+		return err
+	}
 	if err := s.plane.Admit(s.path("kubelet.kubeconfig"), "system:node:"+nodeName, "system:nodes"); err != nil {
 		return err
 	}
@@ -69,6 +72,9 @@ func (s *source) startNode(context.Context) error {
 	}{
 		{s.programs.proxy, "system:kube-proxy", nil, "kube-proxy.kubeconfig", []string{"--config", s.path("kube-proxy.yaml")}},
 		{s.programs.coredns, "coredns", []string{"system:masters"}, "coredns.kubeconfig", []string{"-conf", s.path("Corefile")}},
+		{s.programs.policies, "networkpolicies", []string{"system:masters"}, "networkpolicies.kubeconfig", []string{
+			"--kubeconfig", s.path("networkpolicies.kubeconfig"), "--node", nodeName,
+		}},
 		{s.programs.scheduler, "system:kube-scheduler", nil, "kube-scheduler.kubeconfig", []string{
 			"--kubeconfig", s.path("kube-scheduler.kubeconfig"), "--leader-elect=false", "--secure-port=0",
 		}},

@@ -20,8 +20,7 @@ import (
 
 // source is a cluster of one node on this machine, of Kubernetes' own programs built
 // from source, and containerd, runc and CNI plugins from Debian packages. It needs
-// root and no registry. NetworkPolicies are accepted and NOT enforced: its CNI
-// plugins do not know them. Pods reach each other and this host, and nothing else;
+// root and no registry. NetworkPolicies are enforced. Pods reach each other and this host, and nothing else;
 // this host reaches pods, Services and node ports. It is tried on hosts with hybrid
 // control groups; those with version 2 alone differ in what groups finds.
 type source struct {
@@ -36,11 +35,12 @@ type source struct {
 
 // programs are where the parts lie.
 type programs struct {
-	scheduler, kubelet, proxy, coredns string
-	pause                              string
-	containerd                         string // folder of it, ctr and its shim
-	cni                                string // folder of the plugins
-	runc                               string
+	scheduler, kubelet, proxy, coredns, policies string
+
+	pause      string
+	containerd string // folder of it, ctr and its shim
+	cni        string // folder of the plugins
+	runc       string
 }
 
 // temporaryPrefix of a cluster's folder, and a file that each one has before it has
@@ -83,7 +83,7 @@ func (s *source) up(ctx context.Context, journal *steps.Journal) (string, error)
 			return err
 		}},
 		{"starting containerd, with the image that holds pods", s.startContainerd},
-		{"starting kube-scheduler, kube-proxy, CoreDNS and kubelet", s.startNode},
+		{"starting kube-scheduler, kube-proxy, CoreDNS, what enforces NetworkPolicies, and kubelet", s.startNode},
 		{"making a class of storage with volumes, and the name server's Service", s.furnish},
 		{"waiting for the node to be ready", s.waitReady},
 	} {
@@ -112,7 +112,7 @@ func supply(ctx context.Context, progress io.Writer) (p programs, err error) {
 	for _, t := range []struct {
 		path *string
 		tool tools.Tool
-	}{{&p.scheduler, tools.KubeScheduler}, {&p.kubelet, tools.Kubelet}, {&p.proxy, tools.KubeProxy}, {&p.coredns, tools.CoreDNS}} {
+	}{{&p.scheduler, tools.KubeScheduler}, {&p.kubelet, tools.Kubelet}, {&p.proxy, tools.KubeProxy}, {&p.coredns, tools.CoreDNS}, {&p.policies, tools.NetworkPolicies}} {
 		if *t.path, err = tools.Build(ctx, t.tool, progress); err != nil {
 			return p, err
 		}

@@ -68,10 +68,11 @@ var (
 		versionVars: kubernetesVersionVars,
 		coldMinutes: 3,
 	}
-	coredns = &module{folder: "coredns", source: "github.com/coredns/coredns", own: true, coldMinutes: 2}
-	etcd    = &module{folder: "etcd", source: "go.etcd.io/etcd/server/v3", coldMinutes: 1}
-	nats    = &module{folder: "nats", source: "github.com/nats-io/natscli", coldMinutes: 1}
-	openbao = &module{folder: "openbao", source: "github.com/hashicorp/vault", own: true, coldMinutes: 6}
+	coredns  = &module{folder: "coredns", source: "github.com/coredns/coredns", own: true, coldMinutes: 2}
+	etcd     = &module{folder: "etcd", source: "go.etcd.io/etcd/server/v3", coldMinutes: 1}
+	nats     = &module{folder: "nats", source: "github.com/nats-io/natscli", coldMinutes: 1}
+	policies = &module{folder: "networkpolicies", source: "sigs.k8s.io/kube-network-policies", own: true, coldMinutes: 2}
+	openbao  = &module{folder: "openbao", source: "github.com/hashicorp/vault", own: true, coldMinutes: 6}
 
 	// KubeAPIServer, KubeControllerManager and Kubectl come from one build.
 	KubeAPIServer         = kubernetes.tool("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")
@@ -85,6 +86,8 @@ var (
 	CoreDNS = coredns.tool("coredns", "github.com/nationtech/harmony-fleet/smoke/tools/coredns")
 	// Etcd is the etcd server.
 	Etcd = etcd.tool("etcd", "go.etcd.io/etcd/server/v3")
+	// NetworkPolicies enforces them on a node.
+	NetworkPolicies = policies.tool("networkpolicies", "github.com/nationtech/harmony-fleet/smoke/tools/networkpolicies")
 	// NATS is the NATS command line, called nats.
 	NATS = nats.tool("nats", "github.com/nats-io/natscli/nats")
 	// OpenBao is a server with OpenBao's API.

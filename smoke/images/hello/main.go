@@ -8,6 +8,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -27,12 +28,24 @@ func main() {
 	ignoreTerm := flag.Bool("ignore-term", false, "keep running on SIGTERM")
 	check := flag.String("check", "", "do not serve: exit 0 when this URL answers 200, else 1")
 	lookup := flag.String("lookup", "", "do not serve: print the addresses of this name, exit 1 when there are none")
+	dial := flag.String("dial", "", "do not serve: exit 0 when something takes a connection at this host:port, else 1")
+	fill := flag.String("fill", "", "do not serve: write this file until the volume is full")
+	empty := flag.String("empty", "", "do not serve: remove this file")
 	flag.Parse()
 	if *check != "" {
 		os.Exit(healthCheck(*check))
 	}
 	if *lookup != "" {
 		os.Exit(addresses(*lookup))
+	}
+	if *fill != "" {
+		os.Exit(filled(*fill))
+	}
+	if *empty != "" {
+		os.Exit(emptied(*empty))
+	}
+	if *dial != "" {
+		os.Exit(taken(*dial))
 	}
 	if *exitAfter > 0 {
 		time.AfterFunc(*exitAfter, func() { exit(*exitCode, "time is up") })
@@ -82,6 +95,37 @@ func addresses(name string) int {
 		return 1
 	}
 	fmt.Println(strings.Join(found, "\n"))
+	return 0
+}
+
+func taken(address string) int {
+	conn, err := net.DialTimeout("tcp", address, 5*time.Second)
+	if err != nil {
+		fmt.Println("hello:", err)
+		return 1
+	}
+	fmt.Println("hello:", address, "takes connections")
+	conn.Close()
+	return 0
+}
+
+func filled(path string) int {
+	file, err := os.Create(path)
+	for block := make([]byte, 4<<10); err == nil; {
+		_, err = file.Write(block)
+	}
+	fmt.Println("hello:", err)
+	if !errors.Is(err, syscall.ENOSPC) {
+		return 1
+	}
+	return 0
+}
+
+func emptied(path string) int {
+	if err := os.Remove(path); err != nil {
+		fmt.Println("hello:", err)
+		return 1
+	}
 	return 0
 }
 
