@@ -44,15 +44,29 @@ func Pack(chart, folder string) (archive string, err error) {
 	return archive, nil
 }
 
-// Set reads values as the command's --set has them: "nats.replicas=3".
-func Set(settings ...string) (map[string]any, error) {
-	values := map[string]any{}
+// Values reads a file of values, "" for none, and over it settings as the command's
+// --set has them: "nats.replicas=3".
+func Values(file string, settings ...string) (values map[string]any, err error) {
+	values = map[string]any{}
+	if file != "" {
+		if values, err = chartutil.ReadValuesFile(file); err != nil {
+			return nil, fmt.Errorf("reading the values %s: %w", file, err)
+		}
+	}
 	for _, setting := range settings {
 		if err := strvals.ParseInto(setting, values); err != nil {
 			return nil, fmt.Errorf("reading %q: %w", setting, err)
 		}
 	}
 	return values, nil
+}
+
+// SetString adds a value as the command's --set-string has it.
+func SetString(values map[string]any, setting string) error {
+	if err := strvals.ParseIntoString(setting, values); err != nil {
+		return fmt.Errorf("reading %q: %w", setting, err)
+	}
+	return nil
 }
 
 // patience is how long something may take to become ready, or to go.

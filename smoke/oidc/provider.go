@@ -35,14 +35,17 @@ const (
 
 // Options of a provider.
 type Options struct {
-	// Port on 127.0.0.1; 0 means a free one, which a restart keeps.
+	// Address of this host to listen on, for clients that are not on it; "" means
+	// 127.0.0.1.
+	Address string
+	// Port there; 0 means a free one, which a restart keeps.
 	Port int
 	// ProjectID is the audience that devices ask for; "" means one made up.
 	ProjectID string
 	// TokenLifetime in whole seconds; 0 means 12 hours, as Zitadel has it.
 	TokenLifetime time.Duration
 	// TLS makes the issuer an https one, which Kubernetes insists on. Its
-	// certificate must be valid for 127.0.0.1.
+	// certificate must be valid for the address.
 	TLS *tls.Config
 }
 
@@ -115,7 +118,7 @@ func (p *Provider) firstListener(ctx context.Context) (net.Listener, error) {
 }
 
 func (p *Provider) listen(ctx context.Context) (net.Listener, error) {
-	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(p.options.Port))
+	address := net.JoinHostPort(cmp.Or(p.options.Address, "127.0.0.1"), strconv.Itoa(p.options.Port))
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("starting the provider: %w", err)

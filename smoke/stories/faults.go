@@ -22,7 +22,11 @@ const (
 // changed has to run on.
 func faults(ctx context.Context, c *cluster.Cluster) error {
 	return installing(ctx, c, func(i *installation) error {
-		if err := i.onNodePort(ctx, "with the broker at a port of the node"); err != nil {
+		volume, err := i.smallVolume(ctx)
+		if err != nil {
+			return err
+		}
+		if err := i.onNodePort(ctx, "with the broker at a port of the node", volume...); err != nil {
 			return err
 		}
 		return i.withLoad(ctx, crowdSize, func(l *load) error {
@@ -41,6 +45,11 @@ func faults(ctx context.Context, c *cluster.Cluster) error {
 			if err := l.restartKubelet(ctx); err != nil {
 				return err
 			}
+			if len(volume) == 0 {
+				fmt.Fprintln(l.Progress(), "left out: the cluster has no volume that can be filled up")
+			} else if err := l.fillVolume(ctx); err != nil {
+				return err
+			}
 			return l.end(ctx)
 		})
 	})
@@ -55,17 +64,27 @@ func (i *installation) deletePods(ctx context.Context, components string) error 
 // onNodePort brings it up for devices that reach the broker at a port of the node: a
 // forwarded one ends with the pod. A few words tell of the other values.
 func (i *installation) onNodePort(ctx context.Context, told string, settings ...string) error {
-	node, err := i.Kubectl(ctx, "", "get", "nodes", `--output=jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}`)
+	node, err := i.node(ctx)
 	if err != nil {
 		return err
 	}
-	values, err := helm.Set(append(settings, "nats.service.type=NodePort", "nats.tls.hosts={"+node+"}")...)
+	values, err := helm.Values("", append(settings, "nats.service.type=NodePort", "nats.tls.hosts={"+node+"}")...)
 	if err != nil {
 		return err
 	}
 	if err := i.up(ctx, told, values); err != nil {
 		return err
 	}
+	return i.findBroker(ctx, node)
+}
+
+// node is the address of one.
+func (i *installation) node(ctx context.Context) (string, error) {
+	return i.Kubectl(ctx, "", "get", "nodes", `--output=jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}`)
+}
+
+// findBroker asks at which port of the node devices reach it.
+func (i *installation) findBroker(ctx context.Context, node string) error {
 	port, err := i.Kubectl(ctx, "", "--namespace="+namespace, "get", "service", product+"-nats", "--output=jsonpath={.spec.ports[0].nodePort}")
 	i.url = "tls://" + node + ":" + port
 	return err

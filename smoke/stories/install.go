@@ -64,7 +64,8 @@ type installation struct {
 	url  string // of the broker, for devices
 }
 
-// up brings it up with Helm, with values that a few words tell of.
+// up brings it up with Helm, with values that a few words tell of, in a namespace that
+// demands the restricted standard of pods.
 func (i *installation) up(ctx context.Context, told string, values map[string]any) error {
 	if err := i.supply(ctx); err != nil {
 		return err
@@ -73,15 +74,20 @@ func (i *installation) up(ctx context.Context, told string, values map[string]an
 		if err := i.house(ctx); err != nil {
 			return err
 		}
-		archive, err := i.pack()
-		if err != nil {
-			return err
-		}
-		if err := i.helm.Install(ctx, product, archive, values); err != nil {
-			return errors.Join(err, i.logs(ctx))
-		}
-		return nil
+		return i.install(ctx, values)
 	})
+}
+
+// install is `helm install --wait` of the packed chart.
+func (i *installation) install(ctx context.Context, values map[string]any) error {
+	archive, err := i.pack()
+	if err != nil {
+		return err
+	}
+	if err := i.helm.Install(ctx, product, archive, values); err != nil {
+		return errors.Join(err, i.logs(ctx))
+	}
+	return nil
 }
 
 // house makes the namespace, which demands the restricted standard of pods.

@@ -108,9 +108,13 @@ func (m *machine) join(ctx context.Context, command string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("joining: %w: %s", err, bytes.TrimSpace(out))
 	}
-	var err error
+	return m.run()
+}
+
+// run starts the agent, which is configured, with more in its environment.
+func (m *machine) run(env ...string) (err error) {
 	m.agent, err = process.Start(process.Spec{
-		Path: m.path("fleet-agent"), Args: []string{"--config", m.path("config.toml")}, Log: m.path("agent.log"),
+		Path: m.path("fleet-agent"), Args: []string{"--config", m.path("config.toml")}, Log: m.path("agent.log"), Env: env,
 	})
 	return err
 }

@@ -33,6 +33,7 @@ func All() []Story {
 		{"upgrade", "a release replaces the one before and loses nothing, and what would lose something is refused", upgrade},
 		{"helm4", "Helm 4, which applies on the server, installs and upgrades too, and finds nothing to do the second time", helm4},
 		{"mistakes", "what people get wrong is refused by an error that says what is wrong where, and changes nothing", mistakes},
+		{"security", "an installation with the values of a security team: no secret of its own, a provider of tokens, closed ports", secured},
 	}
 }
 
