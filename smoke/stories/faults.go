@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
 	"github.com/nationtech/harmony-fleet/smoke/helm"
@@ -30,16 +29,16 @@ func faults(ctx context.Context, c *cluster.Cluster) error {
 			return err
 		}
 		return i.withLoad(ctx, crowdSize, func(l *load) error {
-			for _, part := range []string{"nats", "operator", "callout", "nats,callout"} {
-				times := failures
-				if strings.Contains(part, "callout") {
-					times = 1 // nobody who is connected needs it
+			for _, part := range []string{"nats", "operator"} {
+				if err := l.inARow(ctx, part); err != nil {
+					return err
 				}
-				for n := range times {
-					what := fmt.Sprintf("the pods of %s are deleted (%d of %d): what changes meanwhile arrives, and the rest runs on", part, n+1, times)
-					if err := l.step(ctx, what, func() error { return i.deletePods(ctx, part) }); err != nil {
-						return err
-					}
+			}
+			// Nobody who is connected needs the callout; with the broker gone everybody does.
+			for _, parts := range []string{"callout", "nats,callout"} {
+				what := fmt.Sprintf("the pods of %s are deleted: what changes meanwhile arrives, and the rest runs on", parts)
+				if err := l.step(ctx, what, func() error { return l.deletePods(ctx, parts) }); err != nil {
+					return err
 				}
 			}
 			if err := l.restartKubelet(ctx); err != nil {
@@ -132,6 +131,40 @@ func (i *installation) withLoad(ctx context.Context, size int, story func(*load)
 		return err
 	}
 	return story(l)
+}
+
+// inARow deletes the pods of a part as soon as those before are ready, whoever has come
+// back by then, and has something of its own to be run each time.
+func (l *load) inARow(ctx context.Context, part string) error {
+	var added []workload
+	happen := func() error {
+		for n := range failures {
+			if err := l.deletePods(ctx, part); err != nil {
+				return err
+			}
+			added = append(added, workload{name: fmt.Sprintf("%s-%d", part, n), group: crowdGroup, image: l.many.image, devices: l.many.devices})
+			if err := l.apply(ctx, added[n]); err != nil {
+				return err
+			}
+			if err := l.ready(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	what := fmt.Sprintf("the pods of %s are deleted, %d times in a row: what is new each time arrives, and the rest runs on", part, failures)
+	return l.Step(what, func() error {
+		err := l.survive(ctx, happen)
+		for _, w := range added {
+			if err == nil {
+				err = l.settled(ctx, w)
+			}
+			if err == nil {
+				err = l.remove(ctx, w)
+			}
+		}
+		return l.explain(ctx, l.machine, err)
+	})
 }
 
 // step lets something happen, changes two Deployments, and looks at all three.

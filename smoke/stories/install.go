@@ -278,7 +278,7 @@ func (i *installation) clear(ctx context.Context) error {
 			}
 		}
 	}
-	_, err = i.Kubectl(ctx, "", "delete", "validatingadmissionpolicy/fleet-downgrades", "validatingadmissionpolicybinding/fleet-downgrades", "--ignore-not-found")
+	_, err = i.Kubectl(ctx, "", "delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", "fleet-downgrades", "--ignore-not-found")
 	return err
 }
 
