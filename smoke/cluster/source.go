@@ -20,9 +20,10 @@ import (
 
 // source is a cluster of one node on this machine, of Kubernetes' own programs built
 // from source, and containerd, runc and CNI plugins from Debian packages. It needs
-// root and no registry. NetworkPolicies are enforced. Pods reach each other and this host, and nothing else;
-// this host reaches pods, Services and node ports. It is tried on hosts with hybrid
-// control groups; those with version 2 alone differ in what groups finds.
+// root and no registry. NetworkPolicies are enforced. Pods reach each other and this
+// host, and nothing else; this host reaches pods, Services and node ports. It is tried
+// on hosts with hybrid control groups; those with version 2 alone differ in what groups
+// finds.
 type source struct {
 	dir      string
 	owner    *os.File
