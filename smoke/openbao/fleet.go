@@ -43,20 +43,51 @@ func (s *Server) Fleet(ctx context.Context) (*Fleet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the key of service accounts: %w", err)
 	}
-	f := &Fleet{Server: s, layout: config.OpenBaoDefaults(), key: key}
-	f.layout.Address = s.Address()
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	public, err := publicKey(key.Public())
 	if err != nil {
-		return nil, fmt.Errorf("encoding the key of service accounts: %w", err)
+		return nil, err
 	}
-	public := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	f, err := s.FleetOf(ctx, Issuer{PublicKeys: []string{public}, Name: accountIssuer})
+	if err == nil {
+		f.key = key
+	}
+	return f, err
+}
+
+// FleetOf does so for the service accounts of a real cluster, which have tokens of that
+// issuer. Programs are let in by Admit, and not by Program.
+func (s *Server) FleetOf(ctx context.Context, accounts Issuer) (*Fleet, error) {
+	f := &Fleet{Server: s, layout: config.OpenBaoDefaults()}
+	f.layout.Address = s.Address()
 	if err := s.EnableKV(ctx, f.layout.Mount); err != nil {
 		return nil, err
 	}
-	if _, err = s.EnableJWT(ctx, f.layout.LoginMount, Issuer{PublicKeys: []string{public}, Name: accountIssuer}); err != nil {
-		return nil, err
+	_, err := s.EnableJWT(ctx, f.layout.LoginMount, accounts)
+	return f, err
+}
+
+// PublicKeys are those of a JSON Web Key Set, in PEM.
+func PublicKeys(set []byte) (all []string, err error) {
+	var keys jose.JSONWebKeySet
+	if err := json.Unmarshal(set, &keys); err != nil {
+		return nil, fmt.Errorf("reading a set of keys: %w", err)
 	}
-	return f, nil
+	for _, key := range keys.Keys {
+		public, err := publicKey(key.Key)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, public)
+	}
+	return all, nil
+}
+
+func publicKey(key any) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return "", fmt.Errorf("encoding the key of service accounts: %w", err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
 }
 
 // Program lets a program of the cluster log in with the role of that name, and
@@ -65,16 +96,7 @@ func (f *Fleet) Program(ctx context.Context, role, dir string) (config.OpenBaoSe
 	section := f.layout
 	section.LoginRole, section.LoginTokenFile = role, filepath.Join(dir, role+".token")
 	subject := "system:serviceaccount:fleet-system:" + role
-	rules := policy.CalloutRules(f.layout.Mount)
-	if role == config.OperatorDefaults().OpenBao.LoginRole {
-		rules = policy.ReaderRules(f.layout.Mount) + secret.OperatorRules()
-	}
-	if err := f.WritePolicy(ctx, role, rules); err != nil {
-		return section, err
-	}
-	if err := f.WriteRole(ctx, section.LoginMount, role, Role{
-		Audiences: []string{accountAudience}, Claims: map[string]any{"sub": subject}, Policies: []string{role}, TTL: time.Hour,
-	}); err != nil {
+	if err := f.Admit(ctx, role, subject, accountAudience); err != nil {
 		return section, err
 	}
 	token, err := f.accountToken(subject)
@@ -85,6 +107,21 @@ func (f *Fleet) Program(ctx context.Context, role, dir string) (config.OpenBaoSe
 		return section, fmt.Errorf("writing the token of a service account: %w", err)
 	}
 	return section, nil
+}
+
+// Admit lets the service account with that name in tokens, and that audience, log in
+// with the role of a program.
+func (f *Fleet) Admit(ctx context.Context, role, subject, audience string) error {
+	rules := policy.CalloutRules(f.layout.Mount)
+	if role == config.OperatorDefaults().OpenBao.LoginRole {
+		rules = policy.ReaderRules(f.layout.Mount) + secret.OperatorRules()
+	}
+	if err := f.WritePolicy(ctx, role, rules); err != nil {
+		return err
+	}
+	return f.WriteRole(ctx, f.layout.LoginMount, role, Role{
+		Audiences: []string{audience}, Claims: map[string]any{"sub": subject}, Policies: []string{role}, TTL: time.Hour,
+	})
 }
 
 // accountToken is good for a day, longer than any test or demo.

@@ -2,8 +2,6 @@ package stories
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509/pkix"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -14,13 +12,10 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/nationtech/harmony-fleet/operator/keys"
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
 	"github.com/nationtech/harmony-fleet/smoke/helm"
 	"github.com/nationtech/harmony-fleet/smoke/oidc"
-	"github.com/nationtech/harmony-fleet/smoke/pki"
 )
 
 //go:embed security.yaml
@@ -35,14 +30,15 @@ func secured(ctx context.Context, c *cluster.Cluster) error {
 			return err
 		}
 		o, err := newOrganisation(ctx, i)
+		defer func() { err = errors.Join(err, o.stop()) }()
 		if err != nil {
 			return err
 		}
-		defer o.provider.Stop()
 		for _, step := range []struct {
 			what string
 			run  func(context.Context) error
 		}{
+			{"OpenBao keeps the policies, and knows the cluster's service accounts", o.startOpenBao},
 			{"a namespace with bounds, and every credential, are there beforehand", o.prepare},
 			{"helm install, with a security team's values, makes everything ready", o.install},
 			{"no pod has an account that it was not given, and everything is there twice", o.inspect},
@@ -59,93 +55,10 @@ func secured(ctx context.Context, c *cluster.Cluster) error {
 	})
 }
 
-// organisation is what there is around an installation: an authority and a provider.
-type organisation struct {
-	*installation
-	node      string
-	authority *pki.Authority
-	provider  *oidc.Provider
-}
-
-func newOrganisation(ctx context.Context, i *installation) (*organisation, error) {
-	o := &organisation{installation: i}
-	var err error
-	if o.node, err = i.node(ctx); err != nil {
-		return nil, err
-	}
-	if o.authority, err = pki.NewAuthority(); err != nil {
-		return nil, err
-	}
-	here, err := addressTowards(o.node)
-	if err != nil {
-		return nil, err
-	}
-	pair, err := o.authority.Issue(pkix.Name{CommonName: "provider"}, here)
-	if err != nil {
-		return nil, err
-	}
-	certificate, err := tls.X509KeyPair(pair.Cert, pair.Key)
-	if err != nil {
-		return nil, fmt.Errorf("reading the provider's certificate: %w", err)
-	}
-	o.provider, err = oidc.Start(ctx, oidc.Options{Address: here, TLS: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}})
-	return o, err
-}
-
-// addressTowards is this host's, as the other one sees it. Nothing is sent.
-func addressTowards(other string) (string, error) {
-	conn, err := net.Dial("udp", net.JoinHostPort(other, "1"))
-	if err != nil {
-		return "", fmt.Errorf("looking for this host's address towards %s: %w", other, err)
-	}
-	defer conn.Close()
-	return conn.LocalAddr().(*net.UDPAddr).IP.String(), nil
-}
-
-// prepare makes what the values name.
-func (o *organisation) prepare(ctx context.Context) error {
-	if err := importHello(ctx, o.Cluster, "fleet.local/story-outsider:v1"); err != nil {
-		return err
-	}
-	if _, err := o.Kubectl(ctx, securityManifest, "apply", "--filename=-"); err != nil {
-		return err
-	}
-	made, _, err := keys.Complete(nil)
-	if err != nil {
-		return err
-	}
-	// The authority that signs is not in the cluster.
-	delete(made, keys.AuthorityKey)
-	delete(made, keys.AuthorityCert)
-	hosts := []string{product + "-nats." + namespace + ".svc", "*." + product + "-nats-pods." + namespace + ".svc", o.node}
-	broker, err := o.authority.Issue(pkix.Name{CommonName: "broker"}, hosts...)
-	if err != nil {
-		return err
-	}
-	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name, Namespace: namespace} }
-	secret := metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}
-	for _, object := range []any{
-		corev1.Secret{TypeMeta: secret, ObjectMeta: meta("fleet-keys"), Data: made},
-		corev1.Secret{TypeMeta: secret, ObjectMeta: meta("fleet-nats-tls"), Data: map[string][]byte{
-			"tls.crt": broker.Cert, "tls.key": broker.Key, "ca.crt": o.authority.PEM,
-		}},
-		corev1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, ObjectMeta: meta("fleet-authorities"),
-			Data: map[string]string{"ca.crt": string(o.authority.PEM)}},
-	} {
-		manifest, err := json.Marshal(object)
-		if err != nil {
-			return fmt.Errorf("encoding a credential: %w", err)
-		}
-		if _, err := o.Kubectl(ctx, string(manifest), "apply", "--filename=-"); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (o *organisation) install(ctx context.Context) error {
 	file := filepath.Join(o.tree.Root, "charts", product, "ci", "security-values.yaml")
-	values, err := helm.Values(file, "callout.config.oidc.issuer="+o.provider.Issuer())
+	values, err := helm.Values(file, "callout.config.oidc.issuer="+o.provider.Issuer(),
+		"callout.config.openbao.address="+o.vault, "operator.config.openbao.address="+o.vault)
 	if err != nil {
 		return err
 	}
@@ -224,6 +137,10 @@ func (o *organisation) device(ctx context.Context) (err error) {
 		if err := o.deploy(ctx, m, "v1"); err != nil {
 			return o.explain(ctx, m, err)
 		}
+		// Only OpenBao knows the device.
+		if err := o.until(ctx, "", "get", "devicepolicies", "--output=name"); err != nil {
+			return err
+		}
 		return o.installation.remove(ctx, workload{name: "hello"})
 	})
 }
@@ -235,16 +152,23 @@ func (o *organisation) admit(ctx context.Context, m *machine) error {
 	if err != nil {
 		return err
 	}
+	person, err := o.bao.Person(ctx)
+	if err != nil {
+		return err
+	}
+	authorities := m.path("ca.pem")
+	if err := os.WriteFile(authorities, o.authority.PEM, 0o600); err != nil {
+		return err
+	}
+	m.env = append(m.env, "BAO_ADDR="+o.vault, "BAO_CACERT="+authorities, "BAO_TOKEN="+person)
 	configuration, err := m.fleet(ctx, "enroll", "pi-1", "--label", "group=a", "--url", o.url,
 		"--login", "token", "--issuer", o.provider.Issuer(), "--audience", o.provider.ProjectID())
 	if err != nil {
 		return err
 	}
-	authorities := m.path("ca.pem")
 	for path, content := range map[string][]byte{
 		m.path("config.toml"): []byte(strings.ReplaceAll(configuration, "/etc/fleet-agent/", m.dir+"/")),
 		m.path("key.json"):    user.KeyJSON,
-		authorities:           o.authority.PEM,
 	} {
 		if err := os.WriteFile(filepath.Clean(path), content, 0o600); err != nil {
 			return err
