@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	kubeyaml "sigs.k8s.io/yaml"
 
 	"github.com/nationtech/harmony-fleet/apis/crds"
 	generated "github.com/nationtech/harmony-fleet/gen/chart"
@@ -233,6 +234,22 @@ func TestNull(t *testing.T) {
 	}
 	if b.refused > 0 || b.equal < 2 {
 		t.Errorf("%d are refused, and %d are not", b.refused, b.equal)
+	}
+}
+
+// TestSecurityTeam: what a security team starts from is taken, and renders as built.
+func TestSecurityTeam(t *testing.T) {
+	t.Parallel()
+	var values trial
+	if err := kubeyaml.Unmarshal(must(os.ReadFile("../../"+generated.Dir+"/ci/security-values.yaml")), &values); err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t)
+	for range releases {
+		b.run(values)
+	}
+	if b.refused > 0 {
+		t.Errorf("%d are refused", b.refused)
 	}
 }
 
