@@ -86,9 +86,14 @@ func Files(root string) (tree.Tree, error) {
 		}
 		maps.Copy(files, made)
 	}
-	examples, err := examples()
-	maps.Copy(files, examples)
-	return files, err
+	for _, part := range []func() (tree.Tree, error){examples, argoCD} {
+		made, err := part()
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(files, made)
+	}
+	return files, nil
 }
 
 // kustomization is what is used of kustomize's file.
@@ -155,13 +160,16 @@ func base(root string) (tree.Tree, error) {
 	return files, err
 }
 
-// namespace demands of pods what they are made for.
+// namespace demands of pods what they are made for. Argo CD leaves it when it takes
+// the rest away, since keys and the broker's data would go with it.
 func namespace() *corev1.Namespace {
 	return &corev1.Namespace{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
-		ObjectMeta: metav1.ObjectMeta{Name: Release().Namespace, Labels: map[string]string{
-			"pod-security.kubernetes.io/enforce": "restricted",
-		}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        Release().Namespace,
+			Labels:      map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
+			Annotations: map[string]string{"argocd.argoproj.io/sync-options": "Prune=false,Delete=false"},
+		},
 	}
 }
 
