@@ -87,10 +87,14 @@ func servicePort(name string, port int32) corev1.ServicePort {
 func (b builder) natsServers() *appsv1.StatefulSet {
 	replicas := b.v.NATS.Replicas
 	volume := corev1.PersistentVolumeClaim{
+		// These two and the mode are what the API server would add, which Argo CD
+		// would take for a difference again and again.
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"},
 		ObjectMeta: metav1.ObjectMeta{Name: "data", Labels: b.selector("nats")},
 		Spec: corev1.PersistentVolumeClaimSpec{
 			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 			StorageClassName: b.v.NATS.Storage.ClassName,
+			VolumeMode:       new(corev1.PersistentVolumeFilesystem),
 			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: b.v.NATS.Storage.Size}},
 		},
 	}
