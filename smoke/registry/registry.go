@@ -30,6 +30,8 @@ const (
 	Failing
 	// Down breaks every connection without an answer.
 	Down
+	// Hanging lets every request wait.
+	Hanging
 )
 
 // Registry is a running registry.
@@ -118,7 +120,23 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		http.Error(w, "the registry fails on purpose", http.StatusInternalServerError)
 	case Down:
 		panic(http.ErrAbortHandler)
+	case Hanging:
+		r.wait(request)
+		fallthrough
 	default:
 		r.images.ServeHTTP(w, request)
+	}
+}
+
+// wait returns when nothing hangs any more, or nobody waits for the answer.
+func (r *Registry) wait(request *http.Request) {
+	for request.Context().Err() == nil {
+		r.mu.Lock()
+		fault := r.fault
+		r.mu.Unlock()
+		if fault != Hanging {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }

@@ -27,16 +27,8 @@ const published = "registry.example/harmony-fleet"
 // name: those of a release, built from this tree for this machine, and the broker's
 // and NACK's.
 func importProduct(ctx context.Context, c *cluster.Cluster, tree source.Source) error {
-	made, err := release.Build{
-		Images: release.Released, Architectures: []string{runtime.GOARCH}, Source: tree, Progress: c.Progress(),
-	}.Make(ctx)
-	if err != nil {
+	if err := importReleased(ctx, c, tree, version.Number); err != nil {
 		return err
-	}
-	for _, m := range made {
-		if err := importIndex(ctx, c, m.Index, published+"/"+m.Name+":"+version.Number); err != nil {
-			return err
-		}
 	}
 	for _, build := range []func() (images.Upstream, error){
 		func() (images.Upstream, error) { return images.NATS(ctx, c.Progress()) },
@@ -47,6 +39,22 @@ func importProduct(ctx context.Context, c *cluster.Cluster, tree source.Source) 
 			return err
 		}
 		if err := importIndex(ctx, c, mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: upstream.Image}), upstream.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// importReleased does so with the images of a release alone, and a tag.
+func importReleased(ctx context.Context, c *cluster.Cluster, tree source.Source, tag string) error {
+	made, err := release.Build{
+		Images: release.Released, Architectures: []string{runtime.GOARCH}, Source: tree, Progress: c.Progress(),
+	}.Make(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range made {
+		if err := importIndex(ctx, c, m.Index, published+"/"+m.Name+":"+tag); err != nil {
 			return err
 		}
 	}

@@ -34,6 +34,7 @@ func All() []Story {
 		{"helm4", "Helm 4, which applies on the server, installs and upgrades too, and finds nothing to do the second time", helm4},
 		{"mistakes", "what people get wrong is refused by an error that says what is wrong where, and changes nothing", mistakes},
 		{"security", "an installation with the values of a security team: no secret of its own, a provider of tokens, closed ports", secured},
+		{"argocd", "Argo CD installs a fleet from git, keeps it as it is there, and tells how devices do", gitops},
 	}
 }
 

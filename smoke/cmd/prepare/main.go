@@ -1,17 +1,19 @@
 // Command prepare installs the Debian packages and builds the programs that the
 // tests and the demo run, so that no test has to wait for a compiler; with -smoke,
-// those of the smoke's cluster from source instead. What is there already is left
-// alone; it never starts any of it.
+// those of the smoke's cluster from source, and Argo CD, instead. What is there already
+// is left alone; it never starts any of it.
 package main
 
 import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
+	"github.com/nationtech/harmony-fleet/smoke/argocd"
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
 	"github.com/nationtech/harmony-fleet/smoke/podman"
 	"github.com/nationtech/harmony-fleet/smoke/tools"
@@ -23,7 +25,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	prepare := tests
 	if *smoke {
-		prepare = func(ctx context.Context) error { return cluster.Prepare(ctx, os.Stderr) }
+		prepare = stories
 	}
 	err := prepare(ctx)
 	stop()
@@ -31,6 +33,15 @@ func main() {
 		fmt.Fprintln(os.Stderr, "prepare:", err)
 		os.Exit(1)
 	}
+}
+
+func stories(ctx context.Context) error {
+	for _, prepare := range []func(context.Context, io.Writer) error{cluster.Prepare, argocd.Prepare} {
+		if err := prepare(ctx, os.Stderr); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func tests(ctx context.Context) error {
