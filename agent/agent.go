@@ -21,6 +21,7 @@ import (
 	"github.com/nationtech/harmony-fleet/agent/secret"
 	"github.com/nationtech/harmony-fleet/agent/status"
 	"github.com/nationtech/harmony-fleet/agent/store"
+	"github.com/nationtech/harmony-fleet/agent/supervisor"
 	"github.com/nationtech/harmony-fleet/agent/token"
 	"github.com/nationtech/harmony-fleet/agent/workload"
 	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
@@ -46,6 +47,7 @@ type agent struct {
 	manager *workload.Manager
 	secrets *secret.Keeper
 	bus     *bus.Bus
+	above   supervisor.Supervisor
 
 	mu     sync.Mutex
 	broker store.BrokerReport // with mu
@@ -75,6 +77,7 @@ func Run(ctx context.Context, cfg v1alpha1.AgentConfig, options Options) error {
 		started: time.Now(),
 		podman:  podman.New(cfg.Podman.Socket),
 		store:   files,
+		above:   supervisor.New(options.Log.WithName("supervisor")),
 	}
 	a.broker.Since = a.started
 	if err := a.assemble(); err != nil {
@@ -96,6 +99,8 @@ func (a *agent) assemble() error {
 		PollInterval: time.Duration(a.cfg.Podman.PollInterval),
 		Log:          a.Log.WithName("workload"),
 		Report:       a.putState,
+		Alive:        a.above.Alive,
+		Pulse:        a.above.Pulse(),
 	}
 	manager, err := workload.New(options)
 	if err != nil {
@@ -138,6 +143,8 @@ func (a *agent) work(ctx context.Context) error {
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer cancel()
+	a.above.Ready()
+	context.AfterFunc(ctx, a.above.Stopping)
 	parts.Go(func() { a.bus.Run(ctx) })
 	parts.Go(func() { a.secrets.Run(ctx) })
 	parts.Go(func() { a.describe(ctx) })
@@ -164,9 +171,12 @@ func (a *agent) putState(id wire.DeploymentID, state *wire.DeviceState) {
 // connection remembers how the broker does, for the report.
 func (a *agent) connection(server string, problem error) {
 	next := store.BrokerReport{Connected: server != "", Since: time.Now()}
+	said := "connected to " + server
 	if problem != nil {
 		next.Error = problem.Error()
+		said = "not connected: " + wire.CleanText(next.Error, wire.MaxMessage)
 	}
+	a.above.Status(fmt.Sprintf("device %s, %s", a.device, said))
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if next.Connected == a.broker.Connected {

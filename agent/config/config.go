@@ -6,6 +6,8 @@ package config
 
 import (
 	"bytes"
+	"cmp"
+	_ "embed" // of the default
 	"errors"
 	"fmt"
 	"os"
@@ -18,11 +20,19 @@ import (
 )
 
 // DefaultPath is where the packages put the file, and Environment the variable
-// that names another one.
+// that names another one. UserPath is where a user who is not root has it, below
+// $XDG_CONFIG_HOME, else ~/.config.
 const (
 	DefaultPath = "/etc/fleet-agent/config.toml"
+	UserPath    = "fleet-agent/config.toml"
 	Environment = "FLEET_AGENT_CONFIG"
 )
+
+// Default is what a new device has as config.toml: each field, as a comment, with
+// the value that it has anyway.
+//
+//go:embed default.toml
+var Default []byte
 
 // deviceIDLabel is set by the operator from the device's id. A device that
 // could write it could ask for what was meant for another.
@@ -37,7 +47,20 @@ func Path() string {
 	if path := os.Getenv(Environment); path != "" {
 		return path
 	}
+	if dir, err := os.UserConfigDir(); err == nil && os.Geteuid() != 0 {
+		return filepath.Join(dir, UserPath)
+	}
 	return DefaultPath
+}
+
+// defaults is what holds where the files are silent: a user who is not root keeps
+// state below $XDG_STATE_HOME, else ~/.local/state.
+func defaults() v1alpha1.AgentConfig {
+	cfg := v1alpha1.AgentDefaults()
+	if home, err := os.UserHomeDir(); err == nil && os.Geteuid() != 0 {
+		cfg.Agent.StateDir = filepath.Join(cmp.Or(os.Getenv("XDG_STATE_HOME"), filepath.Join(home, ".local/state")), "fleet-agent")
+	}
+	return cfg
 }
 
 // Load reads the file at path and lays conf.d/*.toml beside it over it, in the
@@ -46,7 +69,7 @@ func Path() string {
 // "file:line:column: what", or as "file: [section] field: what" for a value that
 // is well-formed and not allowed.
 func Load(path string) (v1alpha1.AgentConfig, error) {
-	cfg := v1alpha1.AgentDefaults()
+	cfg := defaults()
 	if err := errors.Join(overlay(path, &cfg), overlayDropIns(path, &cfg)); err != nil {
 		return cfg, err
 	}

@@ -3,11 +3,15 @@ package config_test
 import (
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/pelletier/go-toml/v2"
 
 	"github.com/nationtech/harmony-fleet/agent/config"
 	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
@@ -185,5 +189,60 @@ func TestPath(t *testing.T) {
 	t.Setenv(config.Environment, "/tmp/agent.toml")
 	if got := config.Path(); got != "/tmp/agent.toml" {
 		t.Errorf("Path() = %q, want the variable's value", got)
+	}
+}
+
+// TestDefault: the file that a new device has says nothing, and has each field with the
+// value that it has anyway or a valid example.
+func TestDefault(t *testing.T) {
+	var untouched v1alpha1.AgentConfig
+	if err := toml.Unmarshal(config.Default, &untouched); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(v1alpha1.AgentConfig{}, untouched, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("the file says something:\n%s", diff)
+	}
+	// Each type of credentials is an example of its own.
+	text := regexp.MustCompile(`(?m)^#(\w+ = )`).ReplaceAllString(string(config.Default), "$1")
+	before, credentials, _ := strings.Cut(text, "[credentials]\n")
+	credentials, after, _ := strings.Cut(credentials, "[openbao]\n")
+	fields := map[string]bool{}
+	for _, example := range strings.Split(credentials, "\n\n") {
+		if strings.TrimSpace(example) == "" {
+			continue
+		}
+		var cfg map[string]map[string]any
+		whole := before + "[credentials]\n" + example + "\n[openbao]\n" + after
+		if err := toml.NewDecoder(strings.NewReader(whole)).DisallowUnknownFields().Decode(new(v1alpha1.AgentConfig)); err != nil {
+			t.Errorf("%v in\n%s", err, whole)
+		}
+		if err := toml.Unmarshal([]byte(whole), &cfg); err != nil {
+			t.Fatal(err)
+		}
+		for section, values := range cfg {
+			for key := range values {
+				fields[section+"."+key] = true
+			}
+		}
+	}
+	for section := range reflect.TypeFor[v1alpha1.AgentConfig]().Fields() {
+		if section.Type.Kind() != reflect.Struct {
+			continue // the labels
+		}
+		for field := range section.Type.Fields() {
+			if name := section.Tag.Get("toml") + "." + field.Tag.Get("toml"); !fields[name] {
+				t.Errorf("the file lacks %s", name)
+			}
+		}
+	}
+	var shown v1alpha1.AgentConfig
+	if err := toml.Unmarshal([]byte(before+"[openbao]\n"+after), &shown); err != nil {
+		t.Fatal(err)
+	}
+	want := v1alpha1.AgentDefaults()
+	shown.Agent.DeviceID, shown.Agent.TrustedKeys, shown.NATS, shown.Labels = "", nil, v1alpha1.NATSSection{}, nil
+	shown.Podman.Socket, shown.OpenBao.Address, shown.OpenBao.CAFile = "", "", ""
+	if diff := cmp.Diff(want, shown); diff != "" {
+		t.Errorf("the file shows other defaults: -want +shown\n%s", diff)
 	}
 }

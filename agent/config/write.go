@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -28,13 +30,14 @@ type joined struct {
 	} `toml:"credentials"`
 }
 
-const header = `# Written by fleet-agent join. What else there is to say goes here too, or into
-# conf.d/*.toml beside this file: [labels] of the device, for example.
+// joinedFile is the one of conf.d that joining writes: config.toml is its owner's.
+const joinedFile = "conf.d/10-joined.toml"
 
-`
+const header = "# Written by fleet-agent join. What else there is to say goes into ../config.toml.\n\n"
 
-// Create writes the configuration of a device that has joined, and never replaces
-// one: it fails with fs.ErrExist.
+// Create writes what a device was told when it joined into conf.d beside path, and
+// the default to path if there is no file. It never replaces one: it fails with
+// fs.ErrExist when the device has joined before.
 func Create(path string, cfg v1alpha1.AgentConfig) error {
 	var file joined
 	file.Agent.DeviceID, file.Agent.TrustedKeys = cfg.Agent.DeviceID, cfg.Agent.TrustedKeys
@@ -44,22 +47,35 @@ func Create(path string, cfg v1alpha1.AgentConfig) error {
 	if err != nil {
 		return fmt.Errorf("encoding the configuration: %w", err)
 	}
-	return store.Create(path, append([]byte(header), text...), 0o644)
+	if err := store.Create(path, Default, 0o644); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return store.Create(joinedBeside(path), append([]byte(header), text...), 0o644)
 }
+
+func joinedBeside(path string) string { return filepath.Join(filepath.Dir(path), joinedFile) }
 
 // ErrConfigured says that there is a configuration already.
 var ErrConfigured = errors.New("this device is configured already")
 
-// Unwritten is what conf.d says where there is no configuration yet, over the
-// defaults. It fails with ErrConfigured, which names the file, when there is one.
-func Unwritten(path string) (v1alpha1.AgentConfig, error) {
-	cfg := v1alpha1.AgentDefaults()
-	switch there, err := Load(path); {
-	case errors.Is(err, fs.ErrNotExist):
-		return cfg, overlayDropIns(path, &cfg)
-	case err == nil:
-		return cfg, fmt.Errorf("%w, as device %q in %s", ErrConfigured, there.Agent.DeviceID, path)
-	default:
-		return cfg, fmt.Errorf("%w, in %s (which has a mistake: %w)", ErrConfigured, path, err)
+// Unjoined is what the files say of a device that is in no fleet yet, over the
+// defaults; there may be none. It fails with ErrConfigured, which names the file, when
+// they say how to log in.
+func Unjoined(path string) (v1alpha1.AgentConfig, error) {
+	cfg := defaults()
+	err := overlay(path, &cfg)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
+	if err := errors.Join(err, overlayDropIns(path, &cfg)); err != nil {
+		return cfg, err
+	}
+	if cfg.Credentials.Type == "" {
+		return cfg, nil
+	}
+	file := joinedBeside(path)
+	if _, err := os.Stat(file); err != nil {
+		file = path
+	}
+	return cfg, fmt.Errorf("%w, as device %q in %s", ErrConfigured, cfg.Agent.DeviceID, file)
 }

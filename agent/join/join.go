@@ -41,7 +41,7 @@ type Options struct {
 
 // Run joins, and returns the configuration that it wrote. Errors say what to do.
 func Run(ctx context.Context, o Options) (v1alpha1.AgentConfig, error) {
-	cfg, err := config.Unwritten(o.Path)
+	cfg, err := config.Unjoined(o.Path)
 	if errors.Is(err, config.ErrConfigured) {
 		return cfg, fmt.Errorf("%w: move the file away to join anew; nothing was changed", err)
 	}

@@ -55,10 +55,17 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer l.steps.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var pulse <-chan time.Time
+	if m.options.Pulse > 0 {
+		pulse = time.Tick(m.options.Pulse)
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-pulse:
+			m.options.Alive()
+			continue // the timer stands
 		case <-m.wake:
 		case <-m.options.Secrets.Changed():
 		case <-timer.C:

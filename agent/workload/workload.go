@@ -66,6 +66,10 @@ type Options struct {
 	// Clock tells the time; nil means time.Now.
 	Clock func() time.Time
 	Log   logr.Logger
+	// Alive is called from the loop, so that it is not when the loop hangs, every
+	// Pulse; 0 means never.
+	Alive func()
+	Pulse time.Duration
 	// Report hears of each new state of a Deployment, and of nil when nothing of
 	// it is left here. It is called from the loop and must not block.
 	Report func(wire.DeploymentID, *wire.DeviceState)

@@ -58,7 +58,7 @@ func (w *world) life(id string) {
 	if out, err := first.join(command); err == nil || !strings.Contains(out, "move the file away") {
 		w.Errorf("its configuration was replaced: %v: %s", err, out)
 	}
-	w.must(os.Rename(first.path("config.toml"), first.path("config.old")))
+	w.must(os.Rename(first.path("conf.d/10-joined.toml"), first.path("joined.old")))
 	if out, err := first.join(command); err != nil {
 		w.Fatalf("%v: %s", err, out)
 	}

@@ -15,7 +15,8 @@ import (
 
 const joinUsage = `fleet-agent join makes this device one of a fleet: ` + "`kubectl fleet enroll DEVICE`" + ` prints
 the whole command. It makes the device's key, which never leaves it, has the broker
-know it, and writes the configuration. It replaces no file, and may be repeated.
+know it, and writes what it is told to conf.d/10-joined.toml beside the configuration.
+It replaces no file, and may be repeated.
 
 Usage:
   fleet-agent join --url URL... --trusted-key KEY... [--ca CERTIFICATES] [--device-id ID] [--config FILE] TOKEN
@@ -25,7 +26,7 @@ Usage:
   --trusted-key  public key of the operator (O…); may be repeated.
   --ca           certificates to trust at the broker instead of the system's, in base64.
   --device-id    device that the token has to be for.
-  --config       configuration to write, else $` + config.Environment + `, else ` + config.DefaultPath + `.
+  --config       configuration, else the one that fleet-agent --help names.
   TOKEN          the token of enrolment; "-" reads it from standard input, where the
                  other users of this device do not see it.
 `
@@ -60,7 +61,7 @@ func (p program) join(ctx context.Context, args []string) int {
 		fmt.Fprintf(p.err, "fleet-agent join: %v\n", err)
 		return 1
 	}
-	fmt.Fprintf(p.out, `joined as device %s; the configuration is %s
+	fmt.Fprintf(p.out, `joined as device %s; the configuration is %s with conf.d beside it
 Next:
   fleet-agent check                          try it out
   systemctl enable --now fleet-agent         start the agent

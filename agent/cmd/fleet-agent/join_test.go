@@ -275,7 +275,7 @@ func TestJoinIsRepeated(t *testing.T) {
 		t.Fatalf("exit code %d:\n%s", code, out)
 	}
 	expect(t, out, "going on with the key of an earlier try")
-	s.must(os.Remove(filepath.Join(dir, "config.toml"))) // as if the power had failed before it was written
+	s.must(os.Remove(filepath.Join(dir, "conf.d", "10-joined.toml"))) // as if the power had failed before it was written
 	if out, code := fleetAgent(t, nil, s.args(dir, token)...); code != 0 {
 		t.Fatalf("exit code %d:\n%s", code, out)
 	}

@@ -38,8 +38,9 @@ Commands:
   status   show what runs here and why, also while the agent is down.
   version  print the version.
 
-The configuration is FILE, else $` + config.Environment + `, else ` + config.DefaultPath + `,
-and the files conf.d/*.toml beside it, which win over it in the order of their names.
+The configuration is FILE, else $` + config.Environment + `, else ` + config.DefaultPath + `
+(~/.config/` + config.UserPath + ` for a user who is not root), and the files conf.d/*.toml
+beside it, which win over it in the order of their names.
 
 Exit codes: 0 all is well, 1 something is wrong, 2 the command line is wrong.
 `

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -179,6 +180,32 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// supervisor is systemd's end of the socket over which the agent tells how it does.
+func supervisor(t *testing.T) (environment []string, hears func(state string)) {
+	t.Helper()
+	address := filepath.Join(t.TempDir(), "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = socket.Close() })
+	return []string{"NOTIFY_SOCKET=" + address, "WATCHDOG_USEC=500000"}, func(state string) {
+		t.Helper()
+		if err := socket.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		for said := make([]byte, 4096); ; {
+			n, err := socket.Read(said)
+			if err != nil {
+				t.Fatalf("waiting for %q: %v", state, err)
+			}
+			if strings.HasPrefix(string(said[:n]), state) {
+				return
+			}
+		}
+	}
+}
+
 // TestLife runs the agent with neither a broker nor podman: it must work on, say
 // so, keep a second one out, and end when asked to.
 func TestLife(t *testing.T) {
@@ -196,12 +223,19 @@ func TestLife(t *testing.T) {
 	var log bytes.Buffer
 	agent := exec.Command(binary, "--config", path)
 	agent.Stderr = &log
+	environment, hears := supervisor(t)
+	agent.Env = append(os.Environ(), environment...)
 	if err := agent.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- agent.Wait() }()
 	t.Cleanup(func() { _ = agent.Process.Kill() })
+	hears("READY=1")
+	hears("STATUS=device pi-4, not connected: nothing listens at nats://127.0.0.1:1")
+	for range 3 {
+		hears("WATCHDOG=1")
+	}
 	out := ""
 	for end := time.Now().Add(20 * time.Second); !strings.Contains(out, "nothing listens at"); time.Sleep(100 * time.Millisecond) {
 		if out = status(); time.Now().After(end) {
@@ -219,6 +253,7 @@ func TestLife(t *testing.T) {
 	if err := agent.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
+	hears("STOPPING=1")
 	select {
 	case err := <-ended:
 		if err != nil {
