@@ -58,6 +58,14 @@ images: ## the container images as OCI layouts in dist/images
 release: ## build, push and sign the images and the chart of a release: REGISTRY=host/path KEY=file, and BUILDER=URI TAG=tag in a workflow
 	go run ./release/cmd/release push --registry "$(REGISTRY)" --key "$(KEY)" $(if $(BUILDER),--builder "$(BUILDER)") $(if $(TAG),--tag "$(TAG)")
 
+.PHONY: packages
+packages: ## the agent's packages, DEB and RPM for amd64 and arm64, in dist/packages
+	go run ./release/cmd/release packages
+
+.PHONY: repo
+repo: ## a signed repository for apt and dnf in dist/repo: URL=where devices find it KEY=file
+	go run ./release/cmd/release repo --url "$(URL)" --key "$(KEY)" $(if $(WITH),--with "$(WITH)")
+
 .PHONY: smoke
 smoke: ## what people do, on a real cluster; CLUSTER=source, kind, k3d or existing (KUBECONFIG=, LOAD=command for image archives), STORY=one alone, KEEP=1 leaves it up
 	FLEET_SMOKE=$(or $(CLUSTER),auto) go test -count=1 -timeout 30m ./smoke/cluster

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/nationtech/harmony-fleet/release/compile"
 	"github.com/nationtech/harmony-fleet/release/sbom"
 	"github.com/nationtech/harmony-fleet/release/source"
 	"github.com/nationtech/harmony-fleet/release/version"
@@ -61,7 +63,8 @@ func (b Build) Make(ctx context.Context) ([]Made, error) {
 	made := make([]Made, len(b.Images))
 	for _, arch := range b.Architectures {
 		programs := filepath.Join(dir, arch)
-		if err := b.compile(ctx, arch, programs); err != nil {
+		work := compile.Build{Root: b.Source.Root, Programs: b.programs(), Architecture: arch, Dir: programs, Progress: b.Progress}
+		if err := work.Run(ctx); err != nil {
 			return nil, err
 		}
 		for i, image := range b.Images {
@@ -82,6 +85,16 @@ func (b Build) Make(ctx context.Context) ([]Made, error) {
 	}
 	fmt.Fprintf(b.Progress, "built %d images in %s\n", len(made), time.Since(begin).Round(time.Second))
 	return made, nil
+}
+
+// programs are those of all images, each once.
+func (b Build) programs() []compile.Program {
+	var all []compile.Program
+	for _, i := range b.Images {
+		all = append(all, i.Programs...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // ground is the layer below the programs, and the module that its content is from.
@@ -118,7 +131,7 @@ func (b Build) assemble(image Image, below ground, t target) (Platform, error) {
 	}
 	subject := sbom.Image{
 		Name: image.Name, Version: version.Number, Description: image.Description, Architecture: t.arch,
-		Digest: digest.Hex, Module: module, Commit: b.Source.Revision(), Created: b.Source.Time,
+		Digest: digest.Hex, Module: compile.Module, Commit: b.Source.Revision(), Created: b.Source.Time,
 		Data: []debug.Module{below.origin},
 	}
 	for i, p := range image.Programs {

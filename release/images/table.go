@@ -4,14 +4,7 @@
 // the same bytes on every machine. It never pushes anything.
 package images
 
-import "path"
-
-// Program is a command of this module, by its folder. Its file is named for the
-// folder's last part.
-type Program string
-
-// Name is the name of the program's file.
-func (p Program) Name() string { return path.Base(string(p)) }
+import "github.com/nationtech/harmony-fleet/release/compile"
 
 // Image is what a container image is made of.
 type Image struct {
@@ -21,7 +14,7 @@ type Image struct {
 	Description string
 	// Programs are what it holds, in bin. It runs the first; a pod names another
 	// as its command.
-	Programs []Program
+	Programs []compile.Program
 }
 
 // Released are the images of a release.
@@ -29,19 +22,17 @@ var Released = []Image{
 	{
 		Name:        "fleet-operator",
 		Description: "The operator of Harmony Fleet: matches Deployments to Devices and reports how they do",
-		Programs:    []Program{"operator/cmd/fleet-operator", "operator/cmd/fleet-reload"},
+		Programs:    []compile.Program{"operator/cmd/fleet-operator", "operator/cmd/fleet-reload"},
 	},
 	{
 		Name:        "fleet-callout",
 		Description: "The auth callout of Harmony Fleet: decides for the NATS broker who may connect",
-		Programs:    []Program{"operator/cmd/fleet-callout"},
+		Programs:    []compile.Program{"operator/cmd/fleet-callout"},
 	},
 }
 
 // Architectures are those that a release is built for, as Go names them.
 var Architectures = []string{"amd64", "arm64"}
-
-const module = "github.com/nationtech/harmony-fleet"
 
 // bin is the folder of the programs; PATH is that folder alone.
 const bin = "usr/local/bin"

@@ -9,7 +9,7 @@ import (
 	"os"
 	"os/exec"
 
-	"github.com/nationtech/harmony-fleet/release/images"
+	"github.com/nationtech/harmony-fleet/release/compile"
 )
 
 // Command is a command of this module, by its folder. Its program has the name of
@@ -25,8 +25,6 @@ const (
 	Broker   Command = "smoke/broker/cmd/fleet-broker"
 )
 
-const module = "github.com/nationtech/harmony-fleet/"
-
 // Build puts the programs into the folder dir. They say that they are of the
 // version; of the commit that they were built from when it is empty. The working
 // directory must be inside the module, and the error has what the compiler said.
@@ -35,9 +33,9 @@ func Build(ctx context.Context, dir, version string, commands ...Command) error 
 	if version != "" {
 		ldflags += " -X main.version=" + version
 	}
-	args := []string{"build", "-tags=" + images.Tags, "-ldflags=" + ldflags, "-o", dir + "/"}
+	args := []string{"build", "-tags=" + compile.Tags, "-ldflags=" + ldflags, "-o", dir + "/"}
 	for _, c := range commands {
-		args = append(args, module+string(c))
+		args = append(args, compile.Module+"/"+string(c))
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -52,7 +52,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(newImages(), newPush())
+	cmd.AddCommand(newImages(), newPush(), newPackages(), newRepo())
 	return cmd
 }
 

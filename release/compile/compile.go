@@ -1,4 +1,7 @@
-package images
+// Package compile builds programs of this module as a release has them: linked
+// statically, and with the same bytes on every machine. It knows nothing of what they
+// are put into.
+package compile
 
 import (
 	"bytes"
@@ -7,7 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"slices"
+	"path"
 	"strings"
 	"time"
 
@@ -18,39 +21,54 @@ import (
 // started by it.
 const Tags = "remote,containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper"
 
-// compile puts the programs of all images, for one architecture, into the folder
-// dir. Nothing of the machine gets into them: no path, no user's settings, no
-// newer instructions than the architecture's oldest.
-func (b Build) compile(ctx context.Context, arch, dir string) error {
-	args := []string{
-		"build", "-v", "-trimpath", "-buildvcs=false", "-tags=" + Tags,
-		"-ldflags=-s -w -X main.version=" + version.Tag, "-o", dir + "/",
-	}
-	var names []string
-	for _, p := range b.programs() {
-		args = append(args, module+"/"+string(p))
-		names = append(names, p.Name())
-	}
-	fmt.Fprintf(b.Progress, "compiling %s for linux/%s\n", strings.Join(names, ", "), arch)
-	output := &packageLines{to: b.Progress, begin: time.Now()}
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = b.Source.Root, output, output
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0",
-		"GOFLAGS=-mod=readonly", "GOWORK=off")
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("compiling %s for linux/%s: %w\n%s", strings.Join(names, ", "), arch, err, output.rest.Bytes())
-	}
-	return nil
+// Module is the one whose programs are built.
+const Module = "github.com/nationtech/harmony-fleet"
+
+// Program is a command of this module, by its folder. Its file is named for the
+// folder's last part.
+type Program string
+
+// Name is the name of the program's file.
+func (p Program) Name() string { return path.Base(string(p)) }
+
+// Build says what to compile.
+type Build struct {
+	Root         string // folder of the tree
+	Programs     []Program
+	Architecture string // as Go names it
+	// Version that the programs report; "" means the tree's.
+	Version  string
+	Dir      string    // where the programs get
+	Progress io.Writer // hears what is done, a line at a time
 }
 
-// programs are those of all images, each once.
-func (b Build) programs() []Program {
-	var all []Program
-	for _, i := range b.Images {
-		all = append(all, i.Programs...)
+// Run compiles. Nothing of the machine gets into the programs: no path, no user's
+// settings, no newer instructions than the architecture's oldest.
+func (b Build) Run(ctx context.Context) error {
+	version := version.Tag
+	if b.Version != "" {
+		version = b.Version
 	}
-	slices.Sort(all)
-	return slices.Compact(all)
+	args := []string{
+		"build", "-v", "-trimpath", "-buildvcs=false", "-tags=" + Tags,
+		"-ldflags=-s -w -X main.version=" + version, "-o", b.Dir + "/",
+	}
+	var names []string
+	for _, p := range b.Programs {
+		args = append(args, Module+"/"+string(p))
+		names = append(names, p.Name())
+	}
+	what := fmt.Sprintf("compiling %s for linux/%s", strings.Join(names, ", "), b.Architecture)
+	fmt.Fprintln(b.Progress, what)
+	output := &packageLines{to: b.Progress, begin: time.Now()}
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = b.Root, output, output
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+b.Architecture, "GOAMD64=v1", "GOARM64=v8.0",
+		"GOFLAGS=-mod=readonly", "GOWORK=off")
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", what, err, output.rest.Bytes())
+	}
+	return nil
 }
 
 // quiet is how long a build says nothing; a shorter one is silent.

@@ -1,0 +1,137 @@
+package packages_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/goreleaser/nfpm/v2"
+	_ "github.com/goreleaser/nfpm/v2/rpm" // what the test's own package is
+)
+
+// dnf installs into a device from outside, as is done for images. There is no Fedora
+// to be had here: the device is a Debian whose database of RPMs has one package, which
+// says that podman and the shell are there, as they are.
+type dnf struct {
+	device
+	repo string
+}
+
+func newDnf(t *testing.T, s shop) dnf {
+	t.Helper()
+	d := dnf{newDevice(t), t.TempDir()}
+	there := nfpm.WithDefaults(&nfpm.Info{
+		Name: "there", Arch: "all", Platform: "linux", Version: "1", Release: "1", Maintainer: "nobody <nobody@example.com>",
+		Description: "What this device has", License: "none",
+		Overridables: nfpm.Overridables{Provides: []string{"podman = 5.0", "/bin/sh"}, Recommends: []string{"ca-certificates"}},
+	})
+	packager, err := nfpm.Get("rpm")
+	must(t, err)
+	file, err := os.Create(filepath.Join(t.TempDir(), "there.rpm"))
+	must(t, err)
+	must(t, packager.Package(there, file))
+	must(t, file.Close())
+	must(t, os.MkdirAll(d.root.Path("etc/pki/rpm-gpg"), 0o755))
+	d.rpm("--install", "--nosignature", file.Name())
+	return d
+}
+
+// rpm works on the device's database.
+func (d dnf) rpm(args ...string) string {
+	d.Helper()
+	out, err := exec.CommandContext(d.Context(), "rpm", append([]string{"--root", string(d.root)}, args...)...).CombinedOutput()
+	if err != nil {
+		d.Fatalf("rpm %v: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+// run is dnf with the repository that the file describes.
+func (d dnf) run(file string, args ...string) (string, error) {
+	d.Helper()
+	must(d.T, os.WriteFile(filepath.Join(d.repo, "harmony-fleet.repo"), []byte(file), 0o600))
+	all := append([]string{
+		"--installroot=" + string(d.root), "--setopt=reposdir=" + d.repo, "--setopt=cachedir=" + d.repo + "/cache", "--setopt=logdir=" + d.repo,
+		"--releasever=41", "--assumeyes", "--refresh",
+	}, args...)
+	// Scripts of packages want /proc, as whoever builds an image gives it to them.
+	const script = `mount -t proc proc "$0/proc" && exec dnf "$@"`
+	out, err := exec.CommandContext(d.Context(), "unshare", append([]string{"--mount", "sh", "-c", script, string(d.root)}, all...)...).CombinedOutput()
+	return string(out), err
+}
+
+// file describes the repository, with the key where the host finds it.
+func (d dnf) file(s shop) string {
+	d.Helper()
+	key := filepath.Join(d.repo, "key.asc")
+	must(d.T, os.WriteFile(key, s.trust.Armored, 0o600))
+	_, text, err := s.trust.Sources()
+	must(d.T, err)
+	return strings.Replace(string(text), "file:///etc/pki/rpm-gpg/RPM-GPG-KEY-harmony-fleet", "file://"+key, 1)
+}
+
+// TestDnf takes the package through a life as dnf has it, for both architectures.
+func TestDnf(t *testing.T) {
+	for _, arch := range []string{"x86_64", "aarch64"} {
+		t.Run(arch, func(t *testing.T) {
+			s := open(t)
+			d := newDnf(t, s)
+			file := d.file(s)
+			does := func(args ...string) {
+				t.Helper()
+				if out, err := d.run(file, append(args, "--forcearch="+arch)...); err != nil {
+					t.Fatalf("dnf %v: %v\n%s", args, err, out)
+				}
+			}
+			program := "fleet-agent"
+			if arch == "aarch64" {
+				must(t, exec.Command("cp", "/usr/bin/qemu-aarch64-static", d.root.Path("usr/bin")).Run())
+				program = "qemu-aarch64-static /usr/bin/fleet-agent"
+			}
+			does("install", "fleet-agent-0.0.9~rc.1")
+			d.has(true, "usr/bin/fleet-agent", "usr/lib/systemd/system/fleet-agent.service", "etc/fleet-agent/conf.d", "var/lib/fleet-agent")
+			edit := "[labels]\nsite = \"berlin\"\n"
+			must(t, d.root.Write("etc/fleet-agent/config.toml", edit))
+			must(t, d.root.Write("var/lib/fleet-agent/state", "x"))
+			for _, step := range []struct{ action, version string }{
+				{"upgrade", "v0.0.9\n"}, {"downgrade", "v0.0.9-rc.1\n"}, {"upgrade", "v0.0.9\n"},
+			} {
+				does(step.action, "fleet-agent")
+				if out := d.does(program + " version"); out != step.version {
+					t.Errorf("after %s it is %s", step.action, out)
+				}
+				if got, err := os.ReadFile(d.root.Path("etc/fleet-agent/config.toml")); err != nil || string(got) != edit {
+					t.Errorf("after %s: %v: what its owner wrote is %q", step.action, err, got)
+				}
+			}
+			does("remove", "fleet-agent")
+			d.has(false, "usr/bin/fleet-agent", "usr/lib/systemd/system/fleet-agent.service")
+			d.has(true, "var/lib/fleet-agent/state", "etc/fleet-agent/config.toml.rpmsave")
+		})
+	}
+}
+
+// TestDnfTrust: what another key signed is refused, index and package alike.
+func TestDnfTrust(t *testing.T) {
+	s := open(t)
+	d := newDnf(t, s)
+	thief, err := newKey(t.TempDir())
+	must(t, err)
+	foreign := shop{packages: s.packages, trust: s.trust, dir: filepath.Join(s.dir, "foreign-rpm")}
+	must(t, foreign.publish(t.Context(), thief))
+	file := strings.Replace(d.file(s), "/rpm/", "/foreign-rpm/rpm/", 1)
+	if out, err := d.run(file, "install", "fleet-agent"); err == nil || !strings.Contains(out, "repomd.xml GPG signature verification error") {
+		t.Errorf("an index of another key: %v\n%s", err, out)
+	}
+	// The index is of a key that is trusted, and the packages are another's.
+	binary, armored, err := thief.Public()
+	must(t, err)
+	foreign.trust.Binary, foreign.trust.Armored = binary, armored
+	file = strings.Replace(d.file(foreign), "/rpm/", "/foreign-rpm/rpm/", 1)
+	if out, err := d.run(file, "install", "fleet-agent"); err == nil || !strings.Contains(out, "GPG check FAILED") {
+		t.Errorf("packages of another key: %v\n%s", err, out)
+	}
+	d.has(false, "usr/bin/fleet-agent")
+}

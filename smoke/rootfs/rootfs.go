@@ -1,0 +1,118 @@
+// Package rootfs supplies folders with a whole Debian in them, in which tests install
+// packages as on a device. They are made by debootstrap, once for all tests, and what
+// runs in one has its own processes and mounts. No systemd runs there: a virtual
+// machine is for that.
+package rootfs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/nationtech/harmony-fleet/smoke/debian"
+	"github.com/nationtech/harmony-fleet/smoke/tools"
+)
+
+// Suite is the release of Debian that is installed: the oldest one that has a podman
+// which the agent works with.
+const Suite = "bookworm"
+
+// included are packages that debootstrap installs beyond the smallest system, and
+// added those whose dependencies it does not resolve: what a device has before it gets
+// an agent.
+const (
+	included = "systemd,ca-certificates"
+	added    = "podman runc"
+)
+
+// Root is a folder with a Debian.
+type Root string
+
+// Debian copies a fresh Debian to a new folder.
+func Debian(ctx context.Context, to string, progress io.Writer) (Root, error) {
+	programs := []debian.Program{{Package: "debootstrap", Paths: []string{"/usr/sbin/debootstrap"}}}
+	if err := debian.Install(ctx, "a Debian in a folder", programs, progress); err != nil {
+		return "", err
+	}
+	key := strings.Join([]string{"root", Suite, runtime.GOARCH, included, strings.ReplaceAll(added, " ", ",")}, "-")
+	cached, err := tools.Cached(ctx, key, func(dir string) error {
+		fmt.Fprintf(progress, "installing Debian %s in a folder, which takes minutes\n", Suite)
+		return bootstrap(ctx, filepath.Join(dir, "root"))
+	})
+	if err != nil {
+		return "", err
+	}
+	if out, err := exec.CommandContext(ctx, "cp", "--archive", "--reflink=auto", filepath.Join(cached, "root"), to).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("copying a Debian: %w: %s", err, out)
+	}
+	return Root(to), nil
+}
+
+func bootstrap(ctx context.Context, dir string) error {
+	mirror, err := mirror(ctx)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "debootstrap", "--variant=minbase", "--include="+included, Suite, dir, mirror)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("installing Debian: %w: %s", err, out[max(0, len(out)-2000):])
+	}
+	if out, err := Root(dir).Run(ctx, "apt-get --yes --no-install-recommends install "+added+" && apt-get clean"); err != nil {
+		return fmt.Errorf("installing %s: %w: %s", added, err, out)
+	}
+	return nil
+}
+
+// mirror is where the host gets its own packages.
+func mirror(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(SITE)", "Label: Debian", "Created-By: Packages").Output()
+	if err != nil {
+		return "", fmt.Errorf("asking apt for its mirror: %w", err)
+	}
+	first, _, _ := strings.Cut(string(out), "\n")
+	if first == "" {
+		return "", errors.New("apt knows no mirror of Debian here")
+	}
+	return first, nil
+}
+
+// script mounts what programs expect, and then does what it is told.
+const script = `set -e
+mount --make-rprivate /
+mount -t proc proc "$1/proc"
+mount -t sysfs sysfs "$1/sys" -o ro
+mount --bind /dev "$1/dev"
+exec chroot "$1" /bin/sh -c "$2"`
+
+// Run has the shell of the Debian do something, and returns what it wrote. The network
+// is the host's.
+func (r Root) Run(ctx context.Context, command string) (string, error) {
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", script, "sh", string(r), command)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("%s: %w", command, err)
+	}
+	return out.String(), nil
+}
+
+// Path is where a file of the Debian lies on the host.
+func (r Root) Path(name string) string { return filepath.Join(string(r), name) }
+
+// Write writes a file of the Debian.
+func (r Root) Write(name, content string) error {
+	if err := os.MkdirAll(filepath.Dir(r.Path(name)), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(r.Path(name), []byte(content), 0o644) //nolint:gosec // as packages have it
+}
