@@ -33,7 +33,7 @@ func ReadKey(path string) (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("reading the key of the repository: %w", err)
 	}
-	defer file.Close() //nolint:errcheck // it was only read
+	defer file.Close() // it was only read
 	ring, err := openpgp.ReadArmoredKeyRing(file)
 	if err != nil {
 		return Key{}, fmt.Errorf("reading the key of the repository in %s: %w; `gpg --armor --export-secret-keys` writes one", path, err)

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/nationtech/harmony-fleet/agent/podman"
 )
 
 const apt = "apt-get --quiet --yes "
@@ -45,7 +47,7 @@ func TestApt(t *testing.T) {
 			}
 		}
 	}
-	if out := d.does(apt + "purge fleet-agent"); !strings.Contains(out, "podman rm --force") {
+	if out := d.does(apt + "purge fleet-agent"); !strings.Contains(out, "podman rm --force") || !strings.Contains(out, "label="+podman.LabelManaged) {
 		t.Errorf("purging does not say that containers are left: %s", out)
 	}
 	d.has(false, "etc/fleet-agent", "var/lib/fleet-agent", "var/lib/fleet-agent-rootless", "usr/bin/fleet-agent", "usr/lib/systemd/system/fleet-agent.service")
