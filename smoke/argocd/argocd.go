@@ -17,6 +17,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
 	"github.com/nationtech/harmony-fleet/smoke/debian"
@@ -92,7 +93,9 @@ func Start(ctx context.Context, o Options) (_ *ArgoCD, err error) {
 			err = errors.Join(fmt.Errorf("starting Argo CD: %w", err), a.Stop())
 		}
 	}()
-	client, err := dynamic.NewForConfig(o.Cluster.Config())
+	config := o.Cluster.Config()
+	config.WarningHandler = rest.NoWarnings{} // it minds the name of Argo CD's finalizer
+	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
