@@ -241,7 +241,7 @@ func TestNull(t *testing.T) {
 func TestSecurityTeam(t *testing.T) {
 	t.Parallel()
 	var values trial
-	if err := kubeyaml.Unmarshal(must(os.ReadFile("../../"+generated.Dir+"/ci/security-values.yaml")), &values); err != nil {
+	if err := kubeyaml.Unmarshal(must(os.ReadFile("../../docs/security-values.yaml")), &values); err != nil {
 		t.Fatal(err)
 	}
 	b := newBench(t)

@@ -56,7 +56,7 @@ func secured(ctx context.Context, c *cluster.Cluster) error {
 }
 
 func (o *organisation) install(ctx context.Context) error {
-	file := filepath.Join(o.tree.Root, "charts", product, "ci", "security-values.yaml")
+	file := filepath.Join(o.tree.Root, "docs", "security-values.yaml")
 	values, err := helm.Values(file, "callout.config.oidc.issuer="+o.provider.Issuer(),
 		"callout.config.openbao.address="+o.vault, "operator.config.openbao.address="+o.vault)
 	if err != nil {
