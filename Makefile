@@ -67,9 +67,9 @@ repo: ## a signed repository for apt and dnf in dist/repo: URL=where devices fin
 	go run ./release/cmd/release repo --url "$(URL)" --key "$(KEY)" $(if $(WITH),--with "$(WITH)")
 
 .PHONY: smoke
-smoke: ## what people do, on a real cluster; CLUSTER=source, kind, k3d or existing (KUBECONFIG=, LOAD=command for image archives), STORY=one alone, KEEP=1 leaves it up
+smoke: ## what people do, on a real cluster; CLUSTER=source, kind, k3d or existing (KUBECONFIG=, LOAD=command for image archives), CLUSTERS=how many at a time, STORY=one alone, KEEP=1 leaves it up
 	FLEET_SMOKE=$(or $(CLUSTER),auto) go test -count=1 -timeout 30m ./smoke/cluster
-	go run ./smoke/cmd/smoke -cluster "$(CLUSTER)" -load "$(LOAD)" -story "$(STORY)" $(if $(KEEP),-keep)
+	go run ./smoke/cmd/smoke -cluster "$(CLUSTER)" -load "$(LOAD)" -clusters $(or $(CLUSTERS),1) -story "$(STORY)" $(if $(KEEP),-keep)
 
 .PHONY: generate
 generate: ## write every generated file; `go run ./gen -check` tells what has drifted

@@ -21,20 +21,21 @@ type Story struct {
 	Run func(context.Context, *cluster.Cluster) error
 }
 
-// All are the stories in the order in which they are told.
+// All are the stories in the order in which they are begun: after what all others need,
+// the long ones, since several clusters may share them.
 func All() []Story {
 	return []Story{
 		{"pod", "the cluster is a real one: a pod with a volume, a name, logs and exec", pod},
 		{"install", "helm install with no values gives a fleet: a device joins, runs what it shall, and the status is true", install},
-		{"docs", "the commands of docs/install.md do what it says, as they stand", docs},
-		{"kustomize", "kubectl apply -k of the base gives what the chart gives without values", kustomized},
-		{"faults", "whatever part fails, a change arrives and what runs goes on", faults},
-		{"ha", "of three servers and two operators one may fail, and few notice", available},
-		{"upgrade", "a release replaces the one before and loses nothing, and what would lose something is refused", upgrade},
-		{"helm4", "Helm 4, which applies on the server, installs and upgrades too, and finds nothing to do the second time", helm4},
-		{"mistakes", "what people get wrong is refused by an error that says what is wrong where, and changes nothing", mistakes},
-		{"security", "an installation with the values of a security team: no secret of its own, a provider of tokens, closed ports", secured},
 		{"argocd", "Argo CD installs a fleet from git, keeps it as it is there, and tells how devices do", gitops},
+		{"faults", "whatever part fails, a change arrives and what runs goes on", faults},
+		{"upgrade", "a release replaces the one before and loses nothing, and what would lose something is refused", upgrade},
+		{"ha", "of three servers and two operators one may fail, and few notice", available},
+		{"security", "an installation with the values of a security team: no secret of its own, a provider of tokens, closed ports", secured},
+		{"kustomize", "kubectl apply -k of the base gives what the chart gives without values", kustomized},
+		{"helm4", "Helm 4, which applies on the server, installs and upgrades too, and finds nothing to do the second time", helm4},
+		{"docs", "the commands of docs/install.md do what it says, as they stand", docs},
+		{"mistakes", "what people get wrong is refused by an error that says what is wrong where, and changes nothing", mistakes},
 	}
 }
 

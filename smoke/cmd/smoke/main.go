@@ -7,9 +7,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -18,52 +21,71 @@ import (
 	"github.com/nationtech/harmony-fleet/smoke/stories"
 )
 
+// smoke is what to do.
+type smoke struct {
+	cluster.Options
+	clusters int // at the same time
+	story    string
+	keep     bool
+}
+
 func main() {
-	options := cluster.Options{Journal: &steps.Journal{Out: os.Stdout}}
-	flag.StringVar(&options.Provider, "cluster", "", "where the cluster comes from: "+strings.Join(cluster.Providers, ", ")+"; empty takes what is here")
-	flag.StringVar(&options.Kubeconfig, "kubeconfig", os.Getenv("KUBECONFIG"), "cluster to use; empty makes one")
-	flag.StringVar(&options.Load, "load", "", "shell command that puts the tar archive given to it on the nodes of an existing cluster")
-	only := flag.String("story", "", "tell this story alone")
-	keep := flag.Bool("keep", false, "leave the cluster up until Ctrl-C, also after a failure")
+	var s smoke
+	flag.StringVar(&s.Provider, "cluster", "", "where the cluster comes from: "+strings.Join(cluster.Providers, ", ")+"; empty takes what is here")
+	flag.StringVar(&s.Kubeconfig, "kubeconfig", os.Getenv("KUBECONFIG"), "cluster to use; empty makes one")
+	flag.StringVar(&s.Load, "load", "", "shell command that puts the tar archive given to it on the nodes of an existing cluster")
+	flag.IntVar(&s.clusters, "clusters", 1, "how many clusters tell stories at the same time, where they are made from source")
+	flag.StringVar(&s.story, "story", "", "tell this story alone")
+	flag.BoolVar(&s.keep, "keep", false, "leave the clusters up until Ctrl-C, also after a failure")
 	flag.Parse()
 	// Signals stay caught until everything is down: a second Ctrl-C must not
 	// leave a cluster behind.
 	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	begin := time.Now()
-	err := smoke(ctx, options, *only, *keep)
-	fmt.Printf("\n%s%s\n", options.Journal.Table(), "total "+steps.Since(begin))
+	err := s.run(ctx, os.Stdout)
+	fmt.Printf("total %s\n", steps.Since(begin))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "smoke:", err)
 		os.Exit(1)
 	}
 }
 
-func smoke(ctx context.Context, o cluster.Options, only string, keep bool) (err error) {
-	told, err := chosen(only)
+// run tells the stories and prints how long each step took.
+func (s smoke) run(ctx context.Context, out io.Writer) error {
+	told, err := chosen(s.story)
 	if err != nil {
 		return err
 	}
-	var c *cluster.Cluster
-	err = o.Journal.Group("the cluster comes up", func() error {
-		c, err = cluster.Start(ctx, o)
-		return err
-	})
-	if err != nil {
-		return err
+	if s.Provider == "" {
+		choice := cluster.Pick(s.Kubeconfig, exec.LookPath)
+		fmt.Fprintf(out, "cluster: %s, because %s\n", choice.Provider, choice.Why)
+		s.Provider = choice.Provider
 	}
-	defer func() { err = errors.Join(err, o.Journal.Step("the cluster goes down", c.Stop)) }()
-	for _, s := range told {
-		err = o.Journal.Group("story "+s.Name+": "+s.Shows, func() error { return s.Run(ctx, c) })
-		if err != nil {
-			fmt.Fprintln(o.Journal.Out, c.Describe())
-			break
-		}
+	lanes := min(s.clusters, len(told))
+	if s.Provider != "source" {
+		lanes = 1 // others are one for all
 	}
-	if keep {
-		fmt.Fprintf(o.Journal.Out, "the cluster is up until Ctrl-C: export KUBECONFIG=%s\n", c.Kubeconfig())
-		<-ctx.Done()
+	outs := []io.Writer{out}
+	if lanes > 1 {
+		outs = side(out, lanes)
 	}
-	return err
+	var (
+		running  sync.WaitGroup
+		untold   = newQueue(told)
+		journals = make([]*steps.Journal, lanes)
+		errs     = make([]error, lanes)
+	)
+	for n := range lanes {
+		o := s.Options
+		journals[n] = &steps.Journal{Out: outs[n]}
+		o.Journal = journals[n]
+		running.Go(func() { errs[n] = lane(ctx, o, untold, s.keep) })
+	}
+	running.Wait()
+	for _, j := range journals {
+		fmt.Fprintf(out, "\n%s", j.Table())
+	}
+	return errors.Join(errs...)
 }
 
 // chosen are the stories to tell.
