@@ -28,7 +28,6 @@ type crowd struct {
 	members []*member
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	lost    atomic.Int64
 }
 
 // crowdGroup is the value of the label group that all of them have.
@@ -37,6 +36,8 @@ const crowdGroup = "crowd"
 // member is one of them.
 type member struct {
 	bus *bus.Bus
+	// cut says that it has lost its connection since somebody last looked.
+	cut atomic.Bool
 
 	mu   sync.Mutex
 	held store.Desired // with mu
@@ -67,7 +68,7 @@ func newCrowd(ctx context.Context, i *installation, m *machine, size int) (*crow
 			if err := enrol(joinCtx, admin, to); err != nil {
 				return err
 			}
-			c.members[n], err = c.newMember(to, n)
+			c.members[n], err = newMember(to, n)
 			return err
 		})
 	}
@@ -104,25 +105,31 @@ func enrol(ctx context.Context, admin *roster.Admin, to bus.Target) error {
 	return eventually(ctx, func() error { return bus.Join(ctx, to, token) })
 }
 
-func (c *crowd) newMember(to bus.Target, number int) (*member, error) {
+func newMember(to bus.Target, number int) (*member, error) {
 	one := &member{}
 	one.bus = bus.New(bus.Options{
 		Target: to, Session: fmt.Sprintf("%08x", number), Workloads: one,
-		Connection: c.heard, Refused: func(error) {}, Twin: func(error) {},
+		Connection: one.heard, Refused: func(error) {}, Twin: func(error) {},
 		Now: time.Now, Log: logr.Discard(),
 	})
 	return one, one.bus.PutInfo(wire.DeviceInfo{Labels: map[string]string{"group": crowdGroup}})
 }
 
-// heard counts connections that were lost, and attempts that failed.
-func (c *crowd) heard(_ string, problem error) {
+func (m *member) heard(_ string, problem error) {
 	if problem != nil {
-		c.lost.Add(1)
+		m.cut.Store(true)
 	}
 }
 
-// losses is how many that were so far.
-func (c *crowd) losses() int { return int(c.lost.Load()) }
+// losses is how many of them have lost their connection since the last time.
+func (c *crowd) losses() (lost int) {
+	for _, one := range c.members {
+		if one.cut.Swap(false) {
+			lost++
+		}
+	}
+	return lost
+}
 
 func (c *crowd) stop() {
 	if c.cancel != nil {
