@@ -60,6 +60,14 @@ func importPrevious(ctx context.Context, c *cluster.Cluster, tree source.Source)
 	return p, nil
 }
 
+// cutOff says that the tree is a clone with the last part of the history alone, in which
+// the previous release is not.
+func cutOff(ctx context.Context, root string) bool {
+	shallow, err := exec.CommandContext(ctx, "git", "-C", root, "rev-parse", "--is-shallow-repository").Output()
+	there := exec.CommandContext(ctx, "git", "-C", root, "cat-file", "-e", version.Previous+"^{commit}").Run()
+	return err == nil && strings.TrimSpace(string(shallow)) == "true" && there != nil
+}
+
 // buildPrevious leaves an OCI layout of each image and the packed chart in dir.
 func buildPrevious(ctx context.Context, c *cluster.Cluster, tree source.Source, dir string) error {
 	old, err := checkout(ctx, tree.Root, filepath.Join(dir, "tree"))
@@ -101,7 +109,7 @@ func checkout(ctx context.Context, root, folder string) (source.Source, error) {
 		{"-C", folder, "checkout", "--quiet", "--detach", commit},
 	} {
 		if out, err := exec.CommandContext(ctx, "git", args...).CombinedOutput(); err != nil {
-			return source.Source{}, fmt.Errorf("checking out commit %s, which release/version names; a clone without all history lacks it, `git fetch --unshallow` brings it: %w: %s",
+			return source.Source{}, fmt.Errorf("checking out commit %s, which release/version names: %w: %s",
 				commit, err, bytes.TrimSpace(out))
 		}
 	}

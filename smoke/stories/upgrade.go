@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/nationtech/harmony-fleet/release/version"
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
 )
 
@@ -14,6 +15,10 @@ import (
 // again. The device's container never notices.
 func upgrade(ctx context.Context, c *cluster.Cluster) error {
 	return installing(ctx, c, func(i *installation) (err error) {
+		if cutOff(ctx, i.tree.Root) {
+			fmt.Fprintf(i.Progress(), "LEFT OUT: this clone has no commit %s, from which the previous release is built; `git fetch --unshallow` brings it\n", version.Previous)
+			return nil
+		}
 		u := &upgrading{installation: i}
 		if err := u.begin(ctx); err != nil {
 			return err
