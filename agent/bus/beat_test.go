@@ -153,6 +153,9 @@ func (f *fleet) beats() func(session string) int {
 	}); err != nil {
 		f.Fatal(err)
 	}
+	if err := nc.Flush(); err != nil { // what comes over other connections is not missed
+		f.Fatal(err)
+	}
 	return func(session string) int {
 		mu.Lock()
 		defer mu.Unlock()

@@ -325,7 +325,8 @@ func (a *arena) live() {
 	a.must(err)
 	a.must(a.victim.Publish(wire.DeviceStates.Subject(string(victim)+".default.web"), []byte(secret)))
 	a.must(a.victim.Publish(wire.DeviceHeartbeats.Subject(string(victim)), []byte(secret)))
-	a.settle() // the heartbeat comes back to the victim
+	a.must(a.victim.Flush()) // before the fences, which others send
+	a.settle()               // the heartbeat comes back to the victim
 	a.heard()
 }
 

@@ -96,6 +96,7 @@ func newSite(t *testing.T) *site {
 	// All that is said in the fleet's account, this device's words among it.
 	heard, err := s.fleet.Subscribe(">", func(m *nats.Msg) { s.wrote(m.Data) })
 	s.must(err)
+	s.must(s.fleet.Flush())
 	t.Cleanup(func() { s.must(heard.Unsubscribe()) })
 	return s
 }
