@@ -123,7 +123,7 @@ Bring a device in, and run something on it:
     kubectl get devices.fleet.nationtech.io
     kubectl apply -k 'REPOSITORY//kustomize/examples/fleet?ref=main'
     kubectl get deployments.fleet.nationtech.io -A
-{{- if .Values.nats.enabled }}
+{{- if not .Values.nats.url }}
 
 What the broker holds (with the nats command):
 
@@ -136,7 +136,7 @@ What the broker holds (with the nats command):
     nats kv get device-info DEVICE
     nats kv watch device-state
 {{- end }}
-{{- if and .Values.nats.enabled (eq .Values.nats.service.type "ClusterIP") }}
+{{- if and (not .Values.nats.url) (eq .Values.nats.service.type "ClusterIP") }}
 
 Devices outside the cluster cannot reach the broker yet: set nats.service.type and
 nats.tls.hosts, or see REPOSITORY/tree/main/kustomize/examples/exposure.

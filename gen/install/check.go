@@ -19,7 +19,7 @@ func (b builder) test() []any {
 	if b.v.Callout.Enabled {
 		args = append(args, fmt.Sprintf("--callout=http://%s:%d/metrics", b.serviceHost("callout"), metricsPort))
 	}
-	if b.v.NATS.Enabled {
+	if b.ownBroker() {
 		args = append(args, "--broker="+b.natsHost()+":4222", "--ca-file="+tlsDir+"/ca.crt")
 	}
 	template := b.pod(component, corev1.PodSpec{

@@ -18,7 +18,7 @@ func Defaults() values.Values {
 		// The release pins where its images are.
 		Image: values.Image{Registry: "registry.example/harmony-fleet", PullPolicy: corev1.PullIfNotPresent},
 		NATS: values.NATS{
-			Enabled: true, Image: "nats:2.15.2", Replicas: 1,
+			Image: "nats:2.15.2", Replicas: 1,
 			Resources: resources("250m", "512Mi"),
 			Storage:   values.Storage{Size: resource.MustParse("10Gi")},
 			TLS:       values.TLS{Source: tlsGenerated, Issuer: values.Issuer{Kind: "Issuer"}},

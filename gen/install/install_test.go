@@ -67,7 +67,7 @@ func TestEveryFieldIsDecided(t *testing.T) {
 
 func defaults() map[string][]any {
 	v := install.Defaults()
-	v.Monitoring = values.Monitoring{ServiceMonitor: true, Rules: true, Dashboard: true}
+	v.Monitoring = values.Monitoring{Prometheus: true, Dashboard: true}
 	return install.Build(v, install.Release{Name: "rel", Namespace: "ns", Version: "1"})
 }
 

@@ -58,7 +58,7 @@ func secretVolume(name, secret, dir string, entries []string) (corev1.Volume, co
 // random there is another at each rendering.
 func (b builder) keyMaker() []any {
 	const component = "keys"
-	makesTLS := b.v.NATS.Enabled && b.v.NATS.TLS.Source == tlsGenerated
+	makesTLS := b.ownBroker() && b.v.NATS.TLS.Source == tlsGenerated
 	if b.v.Keys.ExistingSecret != "" && !makesTLS {
 		return nil
 	}

@@ -13,17 +13,15 @@ import (
 
 // monitoring is what Prometheus and Grafana see.
 func (b builder) monitoring() (objects []any) {
-	if b.v.Monitoring.ServiceMonitor {
+	if b.v.Monitoring.Prometheus {
 		objects = append(objects, b.serviceMonitor("operator"))
 		if b.v.Callout.Enabled {
 			objects = append(objects, b.serviceMonitor("callout"))
 		}
-		if b.v.NATS.Enabled && b.v.NATS.Exporter != "" {
+		if b.ownBroker() && b.v.NATS.Exporter != "" {
 			// Of the two Services with these labels one has the port.
 			objects = append(objects, b.serviceMonitor("nats"))
 		}
-	}
-	if b.v.Monitoring.Rules {
 		objects = append(objects, b.alerts())
 	}
 	if b.v.Monitoring.Dashboard {

@@ -25,9 +25,12 @@ func (b builder) serviceHost(component string) string {
 
 func (b builder) natsHost() string { return b.serviceHost("nats") }
 
+// ownBroker tells whether the broker is the installation's.
+func (b builder) ownBroker() bool { return b.v.NATS.URL == "" }
+
 // natsURL is where operator, callout and NACK find the broker.
 func (b builder) natsURL() string {
-	if b.v.NATS.Enabled {
+	if b.ownBroker() {
 		return "tls://" + b.natsHost() + ":4222"
 	}
 	return b.v.NATS.URL
@@ -44,7 +47,7 @@ func (b builder) natsHosts() []string {
 }
 
 func (b builder) nats() []any {
-	if !b.v.NATS.Enabled {
+	if !b.ownBroker() {
 		return nil
 	}
 	account := b.account("nats")

@@ -15,7 +15,7 @@ const servers = 3
 const spareBytes = 512 << 20
 
 func (b builder) natsConfig() []any {
-	if !b.v.NATS.Enabled {
+	if !b.ownBroker() {
 		return nil
 	}
 	return []any{b.configMap("nats", b.natsConfigData())}

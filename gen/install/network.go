@@ -29,7 +29,7 @@ func (b builder) networkPolicies() (objects []any) {
 	if !b.v.NetworkPolicy.Enabled {
 		return nil
 	}
-	if b.v.NATS.Enabled {
+	if b.ownBroker() {
 		peers := networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{MatchLabels: b.selector("nats")}}
 		ingress := []networkingv1.NetworkPolicyIngressRule{
 			{Ports: ports("client")}, {Ports: ports("routes"), From: []networkingv1.NetworkPolicyPeer{peers}},

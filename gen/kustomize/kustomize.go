@@ -62,7 +62,7 @@ func Components() []Component {
 			v.NATS.Replicas, v.Operator.Replicas = 3, 2
 		}},
 		{"monitoring", "ServiceMonitors and alerts for the Prometheus operator, and a dashboard for Grafana.", func(v *values.Values) {
-			v.Monitoring = values.Monitoring{ServiceMonitor: true, Rules: true, Dashboard: true}
+			v.Monitoring = values.Monitoring{Prometheus: true, Dashboard: true}
 		}},
 		{"openshift", "No fixed user: the cluster chooses one for each namespace.", func(v *values.Values) {
 			v.PodSecurity.RunAsUser = nil

@@ -154,7 +154,7 @@ func open() trial {
 		"nats.storage.className": "fast", "operator.replicas": 2, "trust.configMap": "authorities",
 		"callout.config.oidc.issuer": "https://sso.example.com", "callout.config.oidc.rolesClaim": "roles", "callout.config.oidc.caFile": "/ca",
 		"callout.config.openbao.caFile": "/ca", "operator.config.openbao.caFile": "/ca",
-		"monitoring.serviceMonitor": true, "monitoring.rules": true, "monitoring.dashboard": true,
+		"monitoring.prometheus": true, "monitoring.dashboard": true,
 		"scheduling.nodeSelector": map[string]any{"a": "b"}, "scheduling.tolerations": []any{map[string]any{"operator": "Exists"}},
 	}
 }
@@ -170,7 +170,7 @@ func bases() []trial {
 			"nats.tls.source": "certManager", "nats.tls.issuer.name": "ca", "nats.tls.secret": "own-tls", "keys.existingSecret": "mine",
 			"image.digests.operator": digest, "image.digests.callout": digest, "image.tag": "",
 		}),
-		open().with(trial{"nats.enabled": false, "nats.url": "tls://nats.example.com:4222", "nats.tls.secret": "other-tls", "image.tag": ""}),
+		open().with(trial{"nats.url": "tls://nats.example.com:4222", "nats.tls.secret": "other-tls", "image.tag": ""}),
 	}
 }
 
@@ -179,11 +179,11 @@ func gates() map[string][]any {
 	digest := "sha256:" + strings.Repeat("0a", 32)
 	return map[string][]any{
 		"image.tag": {"", "v2"}, "image.digests.operator": {"", digest}, "image.digests.callout": {"", digest},
-		"keys.existingSecret": {"", "mine"}, "nats.enabled": {true, false}, "nats.url": {"", "tls://nats.example.com:4222"},
+		"keys.existingSecret": {"", "mine"}, "nats.url": {"", "tls://nats.example.com:4222"},
 		"nats.exporter": {"", "exporter:2"}, "nats.replicas": {1, 3}, "nats.tls.source": {"generated", "certManager", "existing"}, "nats.tls.secret": {"", "own-tls"},
 		"nats.tls.hosts": {[]any{}, []any{"a.example.com", "b.example.com"}}, "nats.storage.className": {nil, "", "fast"},
 		"nack.enabled": {true, false}, "operator.replicas": {1, 2}, "callout.enabled": {true, false}, "callout.replicas": {1, 2},
 		"trust.configMap": {"", "ca"}, "podSecurity.runAsUser": {nil, 0, 7}, "networkPolicy.enabled": {true, false},
-		"monitoring.serviceMonitor": {true, false}, "monitoring.rules": {true, false}, "monitoring.dashboard": {true, false},
+		"monitoring.prometheus": {true, false}, "monitoring.dashboard": {true, false},
 	}
 }

@@ -33,7 +33,7 @@ type Values struct {
 	PodSecurity PodSecurity `json:"podSecurity"`
 	// Who may connect to the pods.
 	NetworkPolicy NetworkPolicy `json:"networkPolicy"`
-	// What Prometheus and Grafana see. The first two need the Prometheus operator.
+	// What Prometheus and Grafana see. The first needs the Prometheus operator.
 	Monitoring Monitoring `json:"monitoring"`
 }
 
@@ -76,11 +76,10 @@ type Keys struct {
 
 // NATS is the broker: one of the installation's own, or another.
 type NATS struct {
-	// Whether the installation has a broker of its own.
-	Enabled bool `json:"enabled"`
 	// URL of another broker, such as "tls://nats.example.com:4222"; it needs the
 	// accounts of docs/broker-accounts.conf, and its authority in ca.crt of tls.secret.
-	URL string `json:"url"`
+	// Empty means that the installation has a broker of its own.
+	URL string `json:"url,omitempty"`
 	// URL at which devices reach the broker, such as "tls://nats.example.com:4222": what
 	// "kubectl fleet enroll" tells them. It begins with "tls-first://" where a Route or TLSRoute
 	// passes connections on by the host's name. A certificate made here has to name the host, in
@@ -227,10 +226,9 @@ type NetworkPolicy struct {
 
 // Monitoring is what Prometheus and Grafana see.
 type Monitoring struct {
-	// ServiceMonitors of operator, callout and, with nats.exporter, the broker.
-	ServiceMonitor bool `json:"serviceMonitor"`
-	// Alerts, as a PrometheusRule.
-	Rules bool `json:"rules"`
+	// ServiceMonitors of operator, callout and, with nats.exporter, the broker; and alerts, as a
+	// PrometheusRule.
+	Prometheus bool `json:"prometheus"`
 	// A dashboard, as a ConfigMap with the label grafana_dashboard.
 	Dashboard bool `json:"dashboard"`
 }

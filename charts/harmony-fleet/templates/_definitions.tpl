@@ -3,8 +3,8 @@
 {{ .Chart.AppVersion | replace "+" "_" }}
 {{- end }}
 
-{{- define "harmony-fleet.nats.enabled" -}}
-{{ if .Values.nats.enabled }}tls://{{ .Release.Name }}-nats.{{ .Release.Namespace }}.svc:4222{{ else }}{{ .Values.nats.url }}{{ end }}
+{{- define "harmony-fleet.nats.url" -}}
+{{ if not .Values.nats.url }}tls://{{ .Release.Name }}-nats.{{ .Release.Namespace }}.svc:4222{{ else }}{{ .Values.nats.url }}{{ end }}
 {{- end }}
 
 {{- define "harmony-fleet.image.digests.callout" -}}
