@@ -8,6 +8,8 @@ export GOTOOLCHAIN := local
 export CGO_ENABLED ?= 0
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/harmony-fleet
+# Packages tested at a time: they wait for their parts more than they compute.
+AT_ONCE := -p 4
 LINT_VERSION := v2.15.0
 LINT := $(CACHE)/golangci-lint-$(LINT_VERSION)/golangci-lint
 
@@ -21,8 +23,8 @@ demo: ## the whole system on this machine, with a menu of commands to try; AUTH=
 
 .PHONY: test
 test: prepare lint ## everything that proves the code
-	CGO_ENABLED=1 go test -race -timeout 30m ./apis/... ./agent/... ./operator/... ./smoke/...
-	go test -timeout 30m . ./gen/... ./release/...
+	CGO_ENABLED=1 go test -race $(AT_ONCE) -timeout 30m ./apis/... ./agent/... ./operator/... ./smoke/...
+	go test $(AT_ONCE) -timeout 30m . ./gen/... ./release/...
 
 .PHONY: prepare
 prepare: ## install the Debian packages and build the tools that tests run
@@ -69,7 +71,7 @@ repo: ## a signed repository for apt and dnf in dist/repo: URL=where devices fin
 .PHONY: smoke
 smoke: ## what people do, on a real cluster; CLUSTER=source, kind, k3d or existing (KUBECONFIG=, LOAD=command for image archives), CLUSTERS=how many at a time, STORY=one alone, KEEP=1 leaves it up
 	FLEET_SMOKE=$(or $(CLUSTER),auto) go test -count=1 -timeout 30m ./smoke/cluster
-	go run ./smoke/cmd/smoke -cluster "$(CLUSTER)" -load "$(LOAD)" -clusters $(or $(CLUSTERS),1) -story "$(STORY)" $(if $(KEEP),-keep)
+	go run ./smoke/cmd/smoke -cluster "$(CLUSTER)" -load "$(LOAD)" -clusters $(or $(CLUSTERS),3) -story "$(STORY)" $(if $(KEEP),-keep)
 
 .PHONY: generate
 generate: ## write every generated file; `go run ./gen -check` tells what has drifted
