@@ -2,13 +2,10 @@ package stories
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
 	"github.com/nationtech/harmony-fleet/smoke/tools"
@@ -21,8 +18,8 @@ func docs(ctx context.Context, c *cluster.Cluster) error {
 		if err := i.supply(ctx); err != nil {
 			return err
 		}
-		r := reader{installation: i}
-		if err := r.open(ctx, "docs/install.md"); err != nil {
+		r, err := i.read(ctx, "docs/install.md", tools.Helm)
+		if err != nil {
 			return err
 		}
 		for _, step := range []struct {
@@ -76,77 +73,4 @@ func (r *reader) nothingLeft(ctx context.Context) error {
 		err = fmt.Errorf("there is still %s", left)
 	}
 	return err
-}
-
-// reader does what a document says.
-type reader struct {
-	*installation // whose folder the commands are run in
-	sections      map[string][]string
-}
-
-// open reads a document of the tree, and lays what its commands need ready: the
-// programs, and the folders that they name.
-func (r *reader) open(ctx context.Context, document string) error {
-	text, err := os.ReadFile(filepath.Join(r.tree.Root, document))
-	if err != nil {
-		return err
-	}
-	r.sections = sections(string(text))
-	helm, err := tools.Build(ctx, tools.Helm, r.Progress())
-	if err != nil {
-		return err
-	}
-	bin := filepath.Join(r.dir, "bin")
-	if err := os.Mkdir(bin, 0o700); err != nil {
-		return err
-	}
-	return errors.Join(
-		os.Symlink(helm, filepath.Join(bin, "helm")), os.Symlink(r.Program(), filepath.Join(bin, "kubectl")),
-		os.Symlink(filepath.Join(r.tree.Root, "charts"), filepath.Join(r.dir, "charts")),
-	)
-}
-
-// sections are the blocks of each section of a document in Markdown: lines that are
-// indented by four spaces, without them.
-func sections(text string) map[string][]string {
-	all, name, inside := map[string][]string{}, "", false
-	for line := range strings.Lines(text) {
-		if heading, found := strings.CutPrefix(line, "## "); found {
-			name = strings.TrimSpace(heading)
-		}
-		code, indented := strings.CutPrefix(line, "    ")
-		switch blocks := all[name]; {
-		case indented && inside:
-			blocks[len(blocks)-1] += code
-		case indented:
-			all[name] = append(blocks, code)
-		}
-		inside = indented
-	}
-	return all
-}
-
-// block is the one with that number in a section; "" when there is none, which no
-// command is.
-func (r *reader) block(section string, number int) string {
-	if blocks := r.sections[section]; number < len(blocks) {
-		return blocks[number]
-	}
-	return ""
-}
-
-// follow runs a block.
-func (r *reader) follow(ctx context.Context, section string, number int) error {
-	block := r.block(section, number)
-	if block == "" {
-		return fmt.Errorf("the section %q has no block %d", section, number)
-	}
-	cmd := exec.CommandContext(ctx, "sh", "-e", "-c", block)
-	cmd.Dir = r.dir
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+r.Kubeconfig(), "PATH="+filepath.Join(r.dir, "bin")+":"+os.Getenv("PATH"),
-		"HELM_CACHE_HOME="+r.dir, "HELM_CONFIG_HOME="+r.dir, "HELM_DATA_HOME="+r.dir)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return errors.Join(fmt.Errorf("%s: %w\n%s", block, err, out), r.logs(ctx))
-	}
-	return nil
 }

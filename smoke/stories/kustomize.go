@@ -15,9 +15,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
+	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
 
-// kustomized installs the Kustomize base as its documents say, and has the API
+// kustomized installs the Kustomize base, and has the API
 // server find that the chart with its defaults would change nothing.
 func kustomized(ctx context.Context, c *cluster.Cluster) error {
 	return installing(ctx, c, func(i *installation) error {
@@ -44,15 +45,14 @@ func (i *installation) kustomization(name string) string {
 	return filepath.Join(i.tree.Root, "kustomize", name)
 }
 
+// applyBase does as docs/install.md says.
 func (i *installation) applyBase(ctx context.Context) error {
-	for _, args := range [][]string{
-		{"apply", "--server-side", "--kustomize=" + i.kustomization("crds")},
-		{"wait", "--for=condition=Established", "crd", "--all", "--timeout=1m"},
-		{"apply", "--server-side", "--kustomize=" + i.kustomization("base")},
-	} {
-		if _, err := i.Kubectl(ctx, "", args...); err != nil {
-			return err
-		}
+	r, err := i.read(ctx, "docs/install.md", tools.Helm)
+	if err != nil {
+		return err
+	}
+	if err := r.follow(ctx, "With Kustomize", 0); err != nil {
+		return err
 	}
 	return i.ready(ctx)
 }

@@ -68,13 +68,13 @@ func (u *upgrading) lock(ctx context.Context) error {
 			return errors.Join(err, unwritten())
 		}},
 		step{"with a person's word it puts the definition right, and the operator goes on", func() error {
-			if _, err := kubectl("annotate", "crd", definition, "fleet.nationtech.io/allow-downgrade=true"); err != nil {
+			if _, err := u.guide.run(ctx, u.guide.line("What is checked", 0)); err != nil {
 				return err
 			}
 			if err := u.to(ctx, u.archive, nil); err != nil {
 				return err
 			}
-			if _, err := kubectl("annotate", "crd", definition, "fleet.nationtech.io/allow-downgrade-"); err != nil {
+			if _, err := u.guide.run(ctx, u.guide.line("What is checked", 1)); err != nil {
 				return err
 			}
 			if err := u.until(ctx, `["fleet.nationtech.io/desired-state"]1`, "get", "fdep", "later", seen); err != nil {

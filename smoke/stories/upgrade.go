@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
+
+	"sigs.k8s.io/yaml"
 
 	"github.com/nationtech/harmony-fleet/release/version"
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
+	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
 
 // upgrade begins with the previous release and a device that runs something, and
@@ -37,7 +42,8 @@ func upgrade(ctx context.Context, c *cluster.Cluster) error {
 type upgrading struct {
 	*installation
 	previous previous
-	archive  string // of this tree's chart
+	archive  string  // of this tree's chart
+	guide    *reader // of docs/upgrade.md
 	machine  *machine
 	forward  *cluster.Forward
 	before   fleet
@@ -79,6 +85,9 @@ func (u *upgrading) begin(ctx context.Context) error {
 			if u.archive, err = u.pack(); err != nil {
 				return err
 			}
+			if u.guide, err = u.read(ctx, "docs/upgrade.md", tools.Helm3); err != nil {
+				return err
+			}
 			u.previous, err = importPrevious(ctx, u.Cluster, u.tree)
 			return err
 		}},
@@ -112,6 +121,9 @@ func (u *upgrading) join(ctx context.Context) (err error) {
 	if u.machine, err = newMachine(ctx, u.Cluster); err != nil {
 		return err
 	}
+	if err := os.Symlink(u.machine.path("kubectl-fleet"), filepath.Join(u.guide.bin, "kubectl-fleet")); err != nil {
+		return err
+	}
 	if u.forward, err = u.Forward(ctx, namespace, "service/"+product+"-nats", 4222); err != nil {
 		return err
 	}
@@ -136,13 +148,28 @@ func (u *upgrading) join(ctx context.Context) (err error) {
 // forth upgrades to this tree.
 func (u *upgrading) forth(ctx context.Context) error {
 	return u.tell(ctx,
-		step{"helm upgrade makes everything ready", func() error { return u.to(ctx, u.archive, nil) }},
+		step{"helm upgrade makes everything ready", func() error { return u.followed(ctx, u.guide.block("", 0), map[string]any{}) }},
 		step{"the definitions are those of the operator, and everything is in step", func() error { return u.inStep(ctx) }},
 		step{"resources, buckets and containers are what they were", func() error { return u.same(ctx) }},
 		step{"a field that is new can be used", func() error {
 			return u.setLateField(ctx, "false")
 		}},
 	)
+}
+
+// followed runs a command of docs/upgrade.md that changes the installation, with values.
+func (u *upgrading) followed(ctx context.Context, command string, values map[string]any) error {
+	mine, err := yaml.Marshal(values)
+	if err != nil {
+		return fmt.Errorf("writing values: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(u.dir, "my-values.yaml"), mine, 0o600); err != nil {
+		return err
+	}
+	if _, err := u.guide.run(ctx, command); err != nil {
+		return err
+	}
+	return u.forward.Again(ctx)
 }
 
 // to upgrades to the chart. Its broker is another pod then, as it has a program of
@@ -164,6 +191,9 @@ func (u *upgrading) setLateField(ctx context.Context, value string) error {
 
 // inStep waits until `kubectl fleet version` has nothing to note.
 func (u *upgrading) inStep(ctx context.Context) error {
+	if err := u.guide.follow(ctx, "", 1); err != nil {
+		return err
+	}
 	return eventually(ctx, func() error {
 		out, err := u.machine.fleet(ctx, "version", "--output=json")
 		if err == nil && (strings.Contains(out, `"note"`) || !strings.Contains(out, "definition deployments")) {
@@ -185,9 +215,8 @@ func (u *upgrading) back(ctx context.Context) error {
 			return u.until(ctx, "false", "get", "fdep", "hello", "--output=jsonpath={.spec."+lateField+"}")
 		}},
 		step{"without the definitions the previous release runs, and nothing is lost", func() error {
-			values := u.previous.values()
-			values["crds"] = map[string]any{"enabled": false}
-			if err := u.to(ctx, u.previous.archive, values); err != nil {
+			command := strings.Replace(u.guide.block("Back", 0), "OLDER-CHART", u.previous.archive, 1)
+			if err := u.followed(ctx, command, u.previous.values()); err != nil {
 				return err
 			}
 			return u.same(ctx)
