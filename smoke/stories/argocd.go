@@ -9,6 +9,7 @@ import (
 
 	"github.com/nationtech/harmony-fleet/smoke/argocd"
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
+	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
 
 // The Applications of docs/argocd.md.
@@ -86,6 +87,19 @@ func (g *gitOps) prepare(ctx context.Context) (err error) {
 	}
 	if err := g.Step("Argo CD runs beside the cluster, with the settings that the tree has for it", func() (err error) {
 		g.argo, err = argocd.Start(ctx, argocd.Options{Cluster: g.Cluster, Component: filepath.Join(g.tree.Root, "kustomize", "argocd")})
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := g.Step("docs/argocd.md tells people to give it the same settings", func() error {
+		r, err := g.read(ctx, "docs/argocd.md", tools.Helm3)
+		if err != nil {
+			return err
+		}
+		out, err := r.run(ctx, r.block("", 0))
+		if err == nil && !strings.Contains(out, "(no change)") {
+			err = fmt.Errorf("kubectl patch says %s", out)
+		}
 		return err
 	}); err != nil {
 		return err
