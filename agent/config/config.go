@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -37,10 +36,6 @@ var Default []byte
 // deviceIDLabel is set by the operator from the device's id. A device that
 // could write it could ask for what was meant for another.
 const deviceIDLabel = "device-id"
-
-// maxLabelBytes bounds all labels together: they share one message of the
-// device-info bucket with the inventory.
-const maxLabelBytes = 24 << 10
 
 // Path is the file to read when no flag names one.
 func Path() string {
@@ -73,7 +68,11 @@ func Load(path string) (v1alpha1.AgentConfig, error) {
 	if err := errors.Join(overlay(path, &cfg), overlayDropIns(path, &cfg)); err != nil {
 		return cfg, err
 	}
-	if err := errors.Join(cfg.Validate(), validateLabels(cfg.Labels)); err != nil {
+	err := cfg.Validate()
+	if _, set := cfg.Labels[deviceIDLabel]; set {
+		err = errors.Join(err, fmt.Errorf("[labels] %s: is set from [agent] device_id and cannot be written", deviceIDLabel))
+	}
+	if err != nil {
 		return cfg, fmt.Errorf("%s: %w", path, err)
 	}
 	return cfg, nil
@@ -98,19 +97,21 @@ func overlay(file string, cfg *v1alpha1.AgentConfig) error {
 	if err != nil {
 		return fmt.Errorf("reading the configuration: %w", err)
 	}
+	if at, what := badDuration(data); at != nil {
+		return located(file, at, what)
+	}
 	err = toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(cfg)
 	var strict *toml.StrictMissingError
 	if errors.As(err, &strict) {
 		var errs []error
-		for _, unknown := range strict.Errors {
-			name := strings.Join(unknown.Key(), ".")
-			errs = append(errs, located(file, &unknown, fmt.Sprintf("unknown key %q", name)))
+		for _, missing := range strict.Errors {
+			errs = append(errs, located(file, &missing, unknown(missing.Key())))
 		}
 		return errors.Join(errs...)
 	}
-	var malformed *toml.DecodeError
-	if errors.As(err, &malformed) {
-		return located(file, malformed, strings.TrimPrefix(malformed.Error(), "toml: "))
+	var mistake *toml.DecodeError
+	if errors.As(err, &mistake) {
+		return located(file, mistake, malformed(mistake))
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
@@ -122,18 +123,4 @@ func overlay(file string, cfg *v1alpha1.AgentConfig) error {
 func located(file string, at *toml.DecodeError, what string) error {
 	line, column := at.Position()
 	return fmt.Errorf("%s:%d:%d: %s", file, line, column, what)
-}
-
-func validateLabels(labels map[string]string) error {
-	size := 0
-	for key, value := range labels {
-		size += len(key) + len(value)
-	}
-	if size > maxLabelBytes {
-		return fmt.Errorf("[labels] hold %d bytes, at most %d", size, maxLabelBytes)
-	}
-	if _, set := labels[deviceIDLabel]; set {
-		return fmt.Errorf("[labels] %s: is set from [agent] device_id and cannot be written", deviceIDLabel)
-	}
-	return nil
 }

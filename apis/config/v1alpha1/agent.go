@@ -3,9 +3,11 @@ package v1alpha1
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,14 +94,14 @@ func (c AgentConfig) Validate() error {
 		errs = append(errs, fmt.Errorf(`[podman] socket: %q must look like "unix:///run/podman/podman.sock"`, c.Podman.Socket))
 	}
 	if c.Podman.PollInterval < Duration(time.Second) {
-		errs = append(errs, errors.New("[podman] poll_interval: must be at least 1s"))
+		errs = append(errs, fmt.Errorf(`[podman] poll_interval: %s is less than 1s; write a number with a unit in quotes, such as "5s"`, time.Duration(c.Podman.PollInterval)))
 	}
 	if len(c.Labels) > wire.MaxLabels {
 		errs = append(errs, fmt.Errorf("[labels] has %d entries, at most %d", len(c.Labels), wire.MaxLabels))
 	}
-	for key, value := range c.Labels {
-		if key == "" || len(key) > wire.MaxLabelText || len(value) > wire.MaxLabelText {
-			errs = append(errs, fmt.Errorf("[labels] %q: key and value must be at most %d bytes, and the key not empty", key, wire.MaxLabelText))
+	for _, key := range slices.Sorted(maps.Keys(c.Labels)) {
+		if err := validLabel(key, c.Labels[key]); err != nil {
+			errs = append(errs, fmt.Errorf("[labels] %q: %w", key, err))
 		}
 	}
 	if err := c.Credentials.Validate(); err != nil {

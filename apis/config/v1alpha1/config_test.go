@@ -90,7 +90,13 @@ func TestAgentValidateNamesTheField(t *testing.T) {
 		"no trusted key":         {func(c *v1alpha1.AgentConfig) { c.Agent.TrustedKeys = nil }, "[agent] trusted_keys"},
 		"five trusted keys":      {func(c *v1alpha1.AgentConfig) { c.Agent.TrustedKeys = make([]string, 5) }, "[agent] trusted_keys"},
 		"a secret as trust":      {func(c *v1alpha1.AgentConfig) { c.Agent.TrustedKeys = []string{"SOAKEYS"} }, "[agent] trusted_keys"},
-		"label without a key":    {func(c *v1alpha1.AgentConfig) { c.Labels = map[string]string{"": "x"} }, "[labels]"},
+		"label without a key":    {func(c *v1alpha1.AgentConfig) { c.Labels = map[string]string{"": "x"} }, `[labels] "": the key: want letters`},
+		"label with a space":     {func(c *v1alpha1.AgentConfig) { c.Labels = map[string]string{"my room": "x"} }, `[labels] "my room": the key: want letters, digits, '-', '_' and '.', a letter or digit at both ends, at most 63; write "my-room"`},
+		"label with a prefix":    {func(c *v1alpha1.AgentConfig) { c.Labels = map[string]string{"example.com/a b": ""} }, `; write "example.com/a-b"`},
+		"prefix in capitals":     {func(c *v1alpha1.AgentConfig) { c.Labels = map[string]string{"Example.com/a": "x"} }, "want before its / the name of a domain"},
+		"value with a bracket":   {func(c *v1alpha1.AgentConfig) { c.Labels = map[string]string{"room": "2nd floor (left)"} }, `[labels] "room": the value "2nd floor (left)": want letters`},
+		"value that is too long": {func(c *v1alpha1.AgentConfig) { c.Labels = map[string]string{"a": strings.Repeat("b", 64)} }, `; write "` + strings.Repeat("b", 63) + `"`},
+		"value of nothing good":  {func(c *v1alpha1.AgentConfig) { c.Labels = map[string]string{"a": "???"} }, "at most 63"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
