@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -87,6 +88,9 @@ func (c *Client) connection(ctx context.Context) (*bindings.Connection, error) {
 	}
 	path := strings.TrimPrefix(c.socket, "unix://")
 	if _, err := os.Stat(path); err != nil {
+		if _, err := exec.LookPath("podman"); err != nil {
+			return nil, unavailable("podman is not installed; install podman %d.%d or newer, and %s", minMajor, minMinor, startHint())
+		}
 		return nil, unavailable("podman socket %s is not there; %s", path, startHint())
 	}
 	ctx, err := bindings.NewConnection(ctx, c.socket)

@@ -280,6 +280,11 @@ func TestConnectSaysWhatToDo(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "systemctl enable --now podman.socket") {
 		t.Errorf("no socket: %v", err)
 	}
+	t.Setenv("PATH", t.TempDir())
+	_, err = Connect(t.Context(), "unix:///nonexistent/podman.sock")
+	if err == nil || !strings.Contains(err.Error(), "podman is not installed; install podman 4.3 or newer, and run: systemctl enable --now podman.socket") {
+		t.Errorf("no podman: %v", err)
+	}
 	_, err = Connect(t.Context(), odd(t, "4.2.0"))
 	if err == nil || !strings.Contains(err.Error(), "podman 4.2.0 is too old; install podman 4.3 or newer") {
 		t.Errorf("old podman: %v", err)

@@ -15,6 +15,8 @@ var texts = []struct {
 	{reconcile.ReasonPortInUse, []string{"address already in use", "port is already allocated"}},
 	{reconcile.ReasonDiskFull, []string{"no space left on device", "disk quota exceeded"}},
 	{reconcile.ReasonLimitRefused, []string{"setrlimit", "rlimit", "unable to set memory limit"}},
+	// podman takes any file that a runtime misses for the command.
+	{reconcile.ReasonCgroupError, []string{"cgroup config"}},
 	{reconcile.ReasonWrongArchitecture, []string{"exec format error"}},
 	{reconcile.ReasonCommandNotFound, []string{"executable file", "exec: ", "invoke a command that was not found"}},
 	{reconcile.ReasonVolumeMissing, []string{"statfs ", "stat /"}},

@@ -50,7 +50,12 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	service, err := podman.Start(t.Context(), podman.Options{Name: "work"})
+	return newSiteOn(t, podman.Options{Name: "work"})
+}
+
+func newSiteOn(t *testing.T, o podman.Options) *site {
+	t.Helper()
+	service, err := podman.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

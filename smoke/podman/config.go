@@ -25,6 +25,8 @@ type settings struct {
 	Nofile  uint64
 	Nproc   uint64
 	Account string // of a rootless service, "" else
+	// NoCgroups hides them behind an empty file system.
+	NoCgroups bool
 }
 
 var files = map[string]*template.Template{
@@ -82,13 +84,13 @@ if [ "$(id -u)" = 0 ]; then
     exec setpriv --reuid={{.Account}} --regid={{.Account}} --init-groups "$0/podman" "$@"' '{{.Dir}}' "$@"
 fi
 {{- end}}
-exec podman --root '{{.Dir}}/root' --runroot '{{.Dir}}/run' --tmpdir '{{.Dir}}/tmp' \
+exec {{if .NoCgroups}}unshare --mount sh -c 'mount -t tmpfs -o ro none /sys/fs/cgroup && exec "$0" "$@"' {{end}}podman --root '{{.Dir}}/root' --runroot '{{.Dir}}/run' --tmpdir '{{.Dir}}/tmp' \
   --network-config-dir '{{.Dir}}/net' --storage-driver {{.Driver}} "$@"
 `)),
 }
 
 // configure writes the files that make podman use this folder and nothing else.
-func (s *Service) configure(rootless bool) error {
+func (s *Service) configure(o Options) error {
 	for _, name := range []string{"root", "run", "tmp", "net", "bin", "xdg", "home/.config/containers"} {
 		if err := os.MkdirAll(s.path(name), 0o700); err != nil {
 			return fmt.Errorf("making the folder for %s: %w", name, err)
@@ -107,8 +109,9 @@ func (s *Service) configure(rootless bool) error {
 	values := settings{
 		Dir: s.dir, Driver: driver, Network: network.Name,
 		Nofile: hardLimit(syscall.RLIMIT_NOFILE, 1<<20), Nproc: hardLimit(rlimitNproc, 1<<15),
+		NoCgroups: o.NoCgroups,
 	}
-	if rootless {
+	if o.Rootless {
 		values.Account = account
 	}
 	for name, file := range files {

@@ -31,6 +31,9 @@ type Options struct {
 	Name string
 	// Rootless runs podman as a user of its own who has no rights, as a device may.
 	Rootless bool
+	// NoCgroups leaves it without control groups, as a kernel does that has none which
+	// the runtime can use.
+	NoCgroups bool
 	// Progress hears about packages being installed; nil means standard error.
 	Progress io.Writer
 }
@@ -74,7 +77,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 			err = errors.Join(fmt.Errorf("starting a podman service in %s: %w", s.dir, err), s.Stop())
 		}
 	}()
-	if err := s.configure(o.Rootless); err != nil {
+	if err := s.configure(o); err != nil {
 		return nil, err
 	}
 	if o.Rootless {
