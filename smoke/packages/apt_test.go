@@ -88,14 +88,15 @@ func TestAptTrust(t *testing.T) {
 	d.has(false, "usr/bin/fleet-agent")
 }
 
-// TestDebForeign: a package for another architecture is refused, and with it installed
-// on purpose the program runs under emulation.
+// TestDebForeign: a package for another architecture is refused, as docs/device.md quotes
+// it, and with it installed on purpose the program runs under emulation.
 func TestDebForeign(t *testing.T) {
 	s := open(t)
 	d := newDevice(t)
 	must(t, exec.Command("cp", s.find(t, "fleet-agent_0.0.9-1", "arm64.deb"), d.root.Path("tmp/arm64.deb")).Run())
 	must(t, exec.Command("cp", "/usr/bin/qemu-aarch64-static", d.root.Path("usr/bin")).Run())
-	d.fails("dpkg --install /tmp/arm64.deb", "does not match system")
+	d.fails("dpkg --install /tmp/arm64.deb", "package architecture (arm64) does not match system (amd64)")
+	d.fails(apt+"install /tmp/arm64.deb", "fleet-agent:arm64 : Depends: podman:arm64 (>= 4.3) but it is not installable")
 	d.has(false, "usr/bin/fleet-agent")
 	d.does("dpkg --add-architecture arm64 && dpkg --force-depends --install /tmp/arm64.deb")
 	if out := d.does("qemu-aarch64-static /usr/bin/fleet-agent version"); out != "v0.0.9\n" {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/goreleaser/nfpm/v2"
 	_ "github.com/goreleaser/nfpm/v2/rpm" // what the test's own package is
+
+	"github.com/nationtech/harmony-fleet/agent/podman"
 )
 
 // dnf installs into a device from outside, as is done for images. There is no Fedora
@@ -79,11 +81,13 @@ func TestDnf(t *testing.T) {
 			s := open(t)
 			d := newDnf(t, s)
 			file := d.file(s)
-			does := func(args ...string) {
+			does := func(args ...string) string {
 				t.Helper()
-				if out, err := d.run(file, append(args, "--forcearch="+arch)...); err != nil {
+				out, err := d.run(file, append(args, "--forcearch="+arch)...)
+				if err != nil {
 					t.Fatalf("dnf %v: %v\n%s", args, err, out)
 				}
+				return out
 			}
 			program := "fleet-agent"
 			if arch == "aarch64" {
@@ -106,11 +110,30 @@ func TestDnf(t *testing.T) {
 					t.Errorf("after %s: %v: what its owner wrote is %q", step.action, err, got)
 				}
 			}
-			does("remove", "fleet-agent")
+			if out := does("remove", "fleet-agent"); !strings.Contains(out, "podman rm --force") || !strings.Contains(out, "label="+podman.LabelManaged) {
+				t.Errorf("removing does not say that containers are left: %s", out)
+			}
 			d.has(false, "usr/bin/fleet-agent", "usr/lib/systemd/system/fleet-agent.service")
 			d.has(true, "var/lib/fleet-agent/state", "etc/fleet-agent/config.toml.rpmsave")
 		})
 	}
+}
+
+// TestDnfForeign: a package for another architecture is refused, as docs/device.md quotes
+// it, and the repository offers none.
+func TestDnfForeign(t *testing.T) {
+	s := open(t)
+	d := newDnf(t, s)
+	file := d.file(s)
+	for what, why := range map[string]string{
+		s.find(t, "fleet-agent-0.0.9-1", "aarch64.rpm"): "package fleet-agent-0.0.9-1.aarch64 does not have a compatible architecture",
+		"fleet-agent.aarch64":                           "No match for argument: fleet-agent.aarch64",
+	} {
+		if out, err := d.run(file, "install", what); err == nil || !strings.Contains(out, why) {
+			t.Errorf("installing %s: %v, want %q in\n%s", what, err, why, out)
+		}
+	}
+	d.has(false, "usr/bin/fleet-agent")
 }
 
 // TestDnfTrust: what another key signed is refused, index and package alike.

@@ -87,8 +87,10 @@ func mirror(ctx context.Context) (string, error) {
 // script mounts what programs expect, and then does what it is told.
 const script = `set -e
 mount --make-rprivate /
+mount --bind "$1" "$1"
 mount -t proc proc "$1/proc"
 mount -t sysfs sysfs "$1/sys" -o ro
+mount --rbind /sys/fs/cgroup "$1/sys/fs/cgroup"
 mount --bind /dev "$1/dev"
 exec chroot "$1" /bin/sh -c "$2"`
 
