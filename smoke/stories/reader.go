@@ -9,25 +9,26 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/nationtech/harmony-fleet/smoke/document"
 	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
 
 // reader does what a document for people says, as it stands there.
 type reader struct {
 	*installation // in whose folder the commands are run
-	document      string
-	sections      map[string][]string
-	bin           string // folder of the programs that they name
+	name          string
+	blocks        map[string][]string // by their sections
+	bin           string              // folder of the programs that they name
 }
 
 // read reads a document of the tree, and lays what its commands need ready: kubectl, a
 // version of Helm, and the folders that they name.
-func (i *installation) read(ctx context.Context, document string, helm tools.Tool) (*reader, error) {
-	text, err := os.ReadFile(filepath.Join(i.tree.Root, document))
+func (i *installation) read(ctx context.Context, name string, helm tools.Tool) (*reader, error) {
+	text, err := os.ReadFile(filepath.Join(i.tree.Root, name))
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{installation: i, document: document, sections: sections(string(text)), bin: filepath.Join(i.dir, "bin")}
+	r := &reader{installation: i, name: name, blocks: document.Blocks(string(text)), bin: filepath.Join(i.dir, "bin")}
 	program, err := tools.Build(ctx, helm, i.Progress())
 	if err != nil {
 		return nil, err
@@ -45,30 +46,10 @@ func (i *installation) read(ctx context.Context, document string, helm tools.Too
 	return r, err
 }
 
-// sections are the blocks of each section of a document in Markdown: lines that are
-// indented by four spaces, without them.
-func sections(text string) map[string][]string {
-	all, name, inside := map[string][]string{}, "", false
-	for line := range strings.Lines(text) {
-		if heading, found := strings.CutPrefix(line, "## "); found {
-			name = strings.TrimSpace(heading)
-		}
-		code, indented := strings.CutPrefix(line, "    ")
-		switch blocks := all[name]; {
-		case indented && inside:
-			blocks[len(blocks)-1] += code
-		case indented:
-			all[name] = append(blocks, code)
-		}
-		inside = indented
-	}
-	return all
-}
-
 // block is the one with that number in a section; "" when there is none, which no
 // command is.
 func (r *reader) block(section string, number int) string {
-	if blocks := r.sections[section]; number < len(blocks) {
+	if blocks := r.blocks[section]; number < len(blocks) {
 		return blocks[number]
 	}
 	return ""
@@ -91,7 +72,7 @@ func (r *reader) follow(ctx context.Context, section string, number int) error {
 // run has a shell run commands of the document, and returns what it wrote.
 func (r *reader) run(ctx context.Context, commands string) (string, error) {
 	if commands == "" {
-		return "", fmt.Errorf("%s does not have the commands any more that are to be run here", r.document)
+		return "", fmt.Errorf("%s does not have the commands any more that are to be run here", r.name)
 	}
 	cmd := exec.CommandContext(ctx, "sh", "-e", "-c", commands)
 	cmd.Dir = r.dir
