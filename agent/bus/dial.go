@@ -10,9 +10,11 @@ import (
 	"net"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/sys/unix"
 
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
@@ -20,6 +22,15 @@ import (
 // connectTimeout bounds one attempt to connect to one server, with the TLS
 // handshake and the login: an auth callout may ask others first.
 const connectTimeout = 10 * time.Second
+
+const (
+	// pingInterval is between two pings. A broker that answers none until the next
+	// one is gone.
+	pingInterval = 4 * wire.HeartbeatInterval
+	// unacknowledged is how long the kernel waits for the other side's to have what was
+	// sent. A device whose link died is connected anew before it counts as unreachable.
+	unacknowledged = wire.HeartbeatInterval * 3 / 2
+)
 
 // dial connects once. It does not let the client reconnect by itself: a new
 // connection begins with a password that is read anew, with a full read of the
@@ -37,10 +48,10 @@ func dial(ctx context.Context, to Target, more ...nats.Option) (token string, nc
 		nats.CustomInboxPrefix(wire.InboxPrefix(to.Device)),
 		nats.NoReconnect(),
 		nats.Timeout(connectTimeout),
-		nats.SetCustomDialer(dialer{ctx}),
-		// One unanswered ping ends the connection, so a dead link is noticed
-		// within two heartbeats.
-		nats.PingInterval(wire.HeartbeatInterval),
+		nats.SetCustomDialer(dialer{ctx, unacknowledged}),
+		// For a broker that hangs while its kernel does not: links that are dead are
+		// noticed sooner and cheaper, by heartbeats that are not acknowledged.
+		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(1),
 	}, append(login, more...)...)
 	if file := to.NATS.CAFile; file != "" {
@@ -60,19 +71,32 @@ func dial(ctx context.Context, to Target, more ...nats.Option) (token string, nc
 	return token, nc, nil
 }
 
-// dialer ends a connection with its context, also one that hangs in a handshake.
-type dialer struct{ ctx context.Context }
+// dialer ends a connection with its context, also one that hangs in a handshake, and
+// when nothing of what was sent arrives for a while.
+type dialer struct {
+	ctx            context.Context
+	unacknowledged time.Duration
+}
 
 // Dial connects within connectTimeout.
 func (d dialer) Dial(network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(d.ctx, connectTimeout)
 	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	// Heartbeats are often enough: the kernel's own signs of life would only cost.
+	conn, err := (&net.Dialer{KeepAlive: -1, Control: d.impatient}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
 	context.AfterFunc(d.ctx, func() { _ = conn.Close() })
 	return conn, nil
+}
+
+// impatient has the kernel end the connection of a socket.
+func (d dialer) impatient(_, _ string, socket syscall.RawConn) (err error) {
+	failed := socket.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.unacknowledged.Milliseconds()))
+	})
+	return errors.Join(failed, err)
 }
 
 // errRenewed ends a connection that has a fresher token to begin with anew.
