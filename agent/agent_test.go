@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/nationtech/harmony-fleet/agent"
+	podmanclient "github.com/nationtech/harmony-fleet/agent/podman"
 	"github.com/nationtech/harmony-fleet/agent/status"
 	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/score"
@@ -237,6 +239,14 @@ func TestDevice(t *testing.T) {
 	}
 	if logs := ask[wire.LogsReply](d, wire.VerbLogs, []byte(`{"namespace":"default","deployment":"other"}`)); logs.Error == nil || logs.Error.Reason != wire.CommandNotFound {
 		t.Errorf("logs of what is not here: %+v", logs)
+	}
+
+	var printed strings.Builder
+	if err := status.PrintLogs(t.Context(), &printed, d.cfg, wire.LogsRequest{Lines: 5}); err != nil || !strings.Contains(printed.String(), "serving on port") {
+		t.Errorf("logs on the device: %v\n%s", err, printed.String())
+	}
+	if err := status.PrintLogs(t.Context(), &printed, d.cfg, wire.LogsRequest{Namespace: "default", Deployment: "other", Lines: 5}); !errors.Is(err, podmanclient.ErrNotFound) {
+		t.Errorf("logs of what is not here: %v", err)
 	}
 
 	old := d.containers()

@@ -58,6 +58,7 @@ func (a *agent) currentReport() store.Report {
 		Generation:  desired.Generation,
 		Refused:     refused,
 		Twin:        twin,
+		Hold:        a.manager.Hold(),
 		Secrets:     a.secrets.Problem(),
 		TrustedKeys: desired.Trusted(a.cfg.Agent.TrustedKeys),
 		Broker:      broker,

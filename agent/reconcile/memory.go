@@ -28,6 +28,9 @@ type Memory struct {
 	// digest of the wanted service that all of this is about; "" for none.
 	digest score.Digest
 	pulled bool
+	// revived says that a container of another version was started again, or that it
+	// was tried.
+	revived bool
 
 	// failed is the action that failed last, why, how often in a row, and when it
 	// may be tried again.
@@ -109,6 +112,10 @@ func (m Memory) observe(t *Container, now time.Time) Memory {
 // is not wanted any more changes nothing.
 func (m Memory) After(step Step, outcome Outcome, now time.Time) Memory {
 	if step.Service.Digest != m.digest {
+		return m
+	}
+	if step.Action == Start && step.Container.Digest != step.Service.Digest {
+		m.revived = true
 		return m
 	}
 	seen := life{step.Container.ID, step.Container.Started.Unix()}

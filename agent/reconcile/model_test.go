@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nationtech/harmony-fleet/agent/hold"
 	"github.com/nationtech/harmony-fleet/agent/reconcile"
 	"github.com/nationtech/harmony-fleet/apis/score"
 	"github.com/nationtech/harmony-fleet/apis/wire"
@@ -26,6 +27,8 @@ type model struct {
 	// secrets as they stand, and the containers whose environment shows a value.
 	secrets map[reconcile.SecretKey]reconcile.Secret
 	shows   map[string]bool
+	// hold has nothing changed.
+	hold *hold.Hold
 	// unhealthy has each health check fail.
 	unhealthy bool
 	// broken names a rule that a step broke.
@@ -53,7 +56,7 @@ func (m *model) want(services ...score.Service) {
 // plan makes a plan and begins its steps.
 func (m *model) plan() reconcile.Plan {
 	p := reconcile.Make(reconcile.Situation{
-		ID: deployment, Wanted: m.wanted, Containers: slices.Clone(m.containers), Memory: m.memory, Secrets: m.secrets, Busy: m.busy, Now: m.now,
+		ID: deployment, Wanted: m.wanted, Containers: slices.Clone(m.containers), Memory: m.memory, Secrets: m.secrets, Busy: m.busy, Hold: m.hold, Now: m.now,
 	})
 	m.memory = p.Memory
 	for _, step := range p.Steps {
@@ -66,8 +69,14 @@ func (m *model) plan() reconcile.Plan {
 	return p
 }
 
+// changes are the actions that a hold forbids.
+var changes = map[reconcile.Action]bool{reconcile.Pull: true, reconcile.Create: true, reconcile.Stop: true, reconcile.Remove: true}
+
 // judge holds a step against what must never be planned.
 func (m *model) judge(step reconcile.Step) {
+	if m.hold != nil && (changes[step.Action] || step.Action == reconcile.Start && step.Container.State != reconcile.Exited) {
+		m.broken = fmt.Sprintf("%s while nothing may be changed", step.Action)
+	}
 	if svc := m.service(step.Key.Service); svc != nil && svc.Withheld != nil && step.Action == reconcile.Create {
 		m.broken = "a container is made though " + svc.Withheld.Message
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nationtech/harmony-fleet/agent/hold"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
@@ -21,6 +22,8 @@ type Situation struct {
 	Secrets map[SecretKey]Secret
 	// Busy is the step that is on its way for a service.
 	Busy map[string]Step
+	// Hold is why nothing may be changed now; nil when it may.
+	Hold *hold.Hold
 	Now  time.Time
 }
 
@@ -94,7 +97,7 @@ func (p *Plan) add(v service, s Situation, holdBack bool) {
 	p.Memory[v.key.Service] = v.memory
 	if busy, isBusy := s.Busy[v.key.Service]; isBusy {
 		// A pull may take hours, and nothing else that is cancelled is undone.
-		if busy.Action == Pull && busy.Service.Digest != v.digest() {
+		if busy.Action == Pull && (v.hold != nil || busy.Service.Digest != v.digest()) {
 			p.Cancel = append(p.Cancel, v.key)
 		}
 		return

@@ -8,6 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/nationtech/harmony-fleet/agent/hold"
 	"github.com/nationtech/harmony-fleet/agent/reconcile"
 	"github.com/nationtech/harmony-fleet/apis/score"
 	"github.com/nationtech/harmony-fleet/apis/secret"
@@ -88,11 +89,13 @@ func TestEveryHistoryEndsWhereItShould(t *testing.T) {
 				m.secrets = someSecrets(rapid.SampledFrom([]reconcile.SecretVersion{"", "1", "2"}).Draw(t, "version"),
 					rapid.SampledFrom([]string{"", reconcile.ReasonSecretUnavailable, reconcile.ReasonSecretMissing}).Draw(t, "trouble"))
 			},
-			"sick": func(*rapid.T) { m.unhealthy = true },
-			"well": func(*rapid.T) { m.unhealthy = false },
-			"":     func(*rapid.T) { checkRules() },
+			"sick":  func(*rapid.T) { m.unhealthy = true },
+			"well":  func(*rapid.T) { m.unhealthy = false },
+			"hold":  func(*rapid.T) { m.hold = &hold.Hold{Until: m.now.Add(time.Hour), By: hold.ByDevice} },
+			"go on": func(*rapid.T) { m.hold = nil },
+			"":      func(*rapid.T) { checkRules() },
 		}))
-		m.unhealthy, m.secrets = false, someSecrets("3", "")
+		m.hold, m.unhealthy, m.secrets = nil, false, someSecrets("3", "")
 		p, settled := m.settle()
 		checkRules()
 		if !settled {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nationtech/harmony-fleet/agent/hold"
 	"github.com/nationtech/harmony-fleet/apis/score"
 )
 
@@ -15,6 +16,10 @@ type service struct {
 	others []Container // made from another version of the service
 	memory Memory
 	now    time.Time
+	// hold is why nothing may be changed now, and withheld says that something is
+	// wanted which is not there because of it.
+	hold     *hold.Hold
+	withheld bool
 }
 
 func newService(key Key, want *Service, s Situation) service {
@@ -33,6 +38,9 @@ func newService(key Key, want *Service, s Situation) service {
 		default:
 			v.others = append(v.others, c)
 		}
+	}
+	if s.Hold != nil {
+		v = v.held(s.Hold)
 	}
 	v.memory = s.Memory[key.Service].about(v.digest()).observe(v.target, s.Now)
 	return v
@@ -95,10 +103,16 @@ func (v service) notBefore(action Action) (at time.Time) {
 // container is stopped only when the new one stands ready to be started, so that
 // an image, a path or a setting that is wrong leaves the old one running.
 func (v service) next() *Step {
+	if v.hold != nil {
+		return v.sustain()
+	}
 	if v.want == nil {
 		return v.dismantle()
 	}
 	t := v.target
+	if old := v.interrupted(); t == nil && old != nil && !v.memory.revived {
+		return v.step(Start, *old)
+	}
 	switch {
 	case t == nil && v.want.Withheld != nil:
 		return nil // and the old one goes on
@@ -129,6 +143,24 @@ func (v service) step(action Action, c Container) *Step {
 		s.Service = *v.want
 	}
 	return s
+}
+
+// interrupted is the container of another version that the power was cut from, when
+// nothing of the service runs; nil else. It runs again until the wanted one stands
+// ready, which may take hours to pull, or a network that is not there.
+func (v service) interrupted() (last *Container) {
+	for i, c := range v.others {
+		if c.State != Exited && c.State != Created {
+			return nil
+		}
+		if c.State == Exited && (last == nil || c.Started.After(last.Started)) {
+			last = &v.others[i]
+		}
+	}
+	if last == nil || !last.Exited.Before(last.Started) {
+		return nil
+	}
+	return last
 }
 
 // inTheWay reports whether c may hold ports.

@@ -22,6 +22,7 @@ const (
 	ReasonOOMKilled          = "OOMKilled"
 	ReasonExited             = "Exited"
 	ReasonPaused             = "Paused"
+	ReasonHeld               = "Held"
 	ReasonUnsupportedScore   = "UnsupportedScore"
 
 	ReasonPodmanUnavailable = "PodmanUnavailable"
@@ -63,6 +64,9 @@ type status struct {
 
 func (v service) status() status {
 	s, withheld := v.containerStatus(), v.want.Withheld
+	if v.withheld {
+		s = status{pending, ReasonHeld, v.hold.String()}
+	}
 	if withheld == nil || s.Phase == failed {
 		return s
 	}

@@ -1,5 +1,5 @@
 // Package status is what the agent says of itself on its own device: who uses
-// the state directory, and a page for a person who knows Linux and has never
+// the state directory, and a page and logs for a person who knows Linux and has never
 // heard of Kubernetes. It reads what the agent and podman left behind, so it
 // also works while the agent is down. It never changes a workload and never
 // talks to the broker.
@@ -73,6 +73,9 @@ func (v View) Print(w io.Writer, now time.Time) error {
 		p.line("agent\t%s", either(v.Running, "running", "NOT RUNNING; below is what it said last, "+p.when(r.Written)))
 		p.line("broker\t%s", p.broker(r.Broker))
 		p.line("wanted\t%s", wanted(r))
+		if r.Hold != nil {
+			p.line("HELD\tuntil %s (%s) by %s: what runs is kept running, and nothing else is done", r.Hold.Until.Local().Format(time.DateTime), p.until(r.Hold.Until), r.Hold.By)
+		}
 		if r.Secrets != "" {
 			p.line("secrets\tnot looked at: %s", wire.CleanText(r.Secrets, wire.MaxMessage))
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nationtech/harmony-fleet/agent/hold"
 	"github.com/nationtech/harmony-fleet/agent/reconcile"
 	"github.com/nationtech/harmony-fleet/agent/status"
 	"github.com/nationtech/harmony-fleet/agent/store"
@@ -35,6 +36,9 @@ func TestPrint(t *testing.T) {
 	lost.Deployments = nil
 	twin := lost
 	twin.Twin = "another agent has this device id\x1b[31m"
+	held := report
+	held.Deployments = nil
+	held.Hold = &hold.Hold{Until: now.Add(90 * time.Minute), By: hold.ByDevice}
 	containers := []reconcile.Container{
 		{ID: "3f2a1b4c5d6e7f", Key: reconcile.Key{Deployment: id("web"), Service: "web"}, State: reconcile.Running, Started: ago(time.Hour)},
 		{ID: "00112233445566", Key: reconcile.Key{Deployment: id("old"), Service: "job"}, State: reconcile.Exited, Exited: ago(time.Second), ExitCode: 3},
@@ -83,6 +87,16 @@ agent     running
 broker    not connected since 2026-03-04 11:59:00 (1m0s ago): nothing listens there
 wanted    generation 12, deployments: 0
 CONFLICT  another agent has this device id [31m
+`,
+		},
+		"Held": {
+			reason: "somebody asked for nothing to be changed",
+			view:   status.View{Device: "pi-4", Running: true, Report: held},
+			want: `device  pi-4
+agent   running
+broker  connected since 2026-03-04 10:00:00 (2h0m0s ago)
+wanted  generation 12, deployments: 0
+HELD    until 2026-03-04 13:30:00 (in 1h30m0s) by this device: what runs is kept running, and nothing else is done
 `,
 		},
 		"Never": {

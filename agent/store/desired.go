@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/nationtech/harmony-fleet/apis/score"
@@ -72,11 +70,7 @@ func (s *Store) LoadDesired() (Desired, error) {
 	if err == nil {
 		return d, nil
 	}
-	path := filepath.Join(s.dir, desiredFile)
-	if renameErr := os.Rename(path, path+damaged); renameErr != nil {
-		return Desired{}, fmt.Errorf("keeping the damaged %s aside: %w", path, renameErr)
-	}
-	return Desired{}, fmt.Errorf("%w, kept as %s: %w", ErrDamaged, path+damaged, err)
+	return Desired{}, s.setAside(desiredFile, err)
 }
 
 func decodeDesired(data []byte) (Desired, error) {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/nationtech/harmony-fleet/agent/hold"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
@@ -23,6 +24,8 @@ type Report struct {
 	// Twin is which other agent is live with this device id, and what to do about
 	// it; "" when none is.
 	Twin string `json:"twin,omitempty"`
+	// Hold is why nothing is changed here now; nil when things are.
+	Hold *hold.Hold `json:"hold,omitempty"`
 	// Secrets is why newer versions of secrets cannot be had; "" when they can.
 	Secrets string `json:"secrets,omitempty"`
 	// TrustedKeys are those whose signature counts.

@@ -3,8 +3,6 @@ package store
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/nationtech/harmony-fleet/agent/reconcile"
 	"github.com/nationtech/harmony-fleet/apis/secret"
@@ -38,11 +36,7 @@ func (s *Store) LoadSecrets() ([]SecretInUse, error) {
 	if err == nil {
 		return secrets, nil
 	}
-	path := filepath.Join(s.dir, secretsFile)
-	if renameErr := os.Rename(path, path+damaged); renameErr != nil {
-		return nil, fmt.Errorf("keeping the damaged %s aside: %w", path, renameErr)
-	}
-	return nil, fmt.Errorf("%w, kept as %s: %w", ErrDamaged, path+damaged, err)
+	return nil, s.setAside(secretsFile, err)
 }
 
 func decodeSecrets(data []byte) ([]SecretInUse, error) {

@@ -1,7 +1,7 @@
 // Package store keeps the agent's files on the device's disk: the desired state,
 // from which workloads start after a power cut without a network, which versions
-// of secrets are in use, and the report that `fleet-agent status` reads. A file is
-// written whole, synced and renamed into place, so that a reader finds the old one
+// of secrets are in use, a hold, and the report that `fleet-agent status` reads. A file
+// is written whole, synced and renamed into place, so that a reader finds the old one
 // or the new one and nothing in between.
 //
 // No file has the value of a secret. It never decides what a file's content means:
@@ -19,6 +19,7 @@ import (
 
 const (
 	desiredFile = "desired.json"
+	holdFile    = "hold.json"
 	reportFile  = "report.json"
 	secretsFile = "secrets.json"
 	// damaged is appended to the name of a file that could not be read.
@@ -47,6 +48,16 @@ func (s *Store) read(name string) ([]byte, error) {
 		return nil, fmt.Errorf("reading the agent's state: %w", err)
 	}
 	return data, nil
+}
+
+// setAside keeps a file that cannot be read for people to look at, and says where it is
+// in an ErrDamaged.
+func (s *Store) setAside(name string, why error) error {
+	path := filepath.Join(s.dir, name)
+	if err := os.Rename(path, path+damaged); err != nil {
+		return fmt.Errorf("keeping the damaged %s aside: %w", path, err)
+	}
+	return fmt.Errorf("%w, kept as %s: %w", ErrDamaged, path+damaged, why)
 }
 
 // save writes value as a JSON file of mode 0600. After an error the old file is

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nationtech/harmony-fleet/agent/hold"
 	"github.com/nationtech/harmony-fleet/agent/store"
 	"github.com/nationtech/harmony-fleet/apis/score"
 	"github.com/nationtech/harmony-fleet/apis/secret"
@@ -194,5 +195,38 @@ func TestSecrets(t *testing.T) {
 	}
 	if got, err := s.LoadSecrets(); err != nil || len(got) > 0 {
 		t.Errorf("after none is in use: %+v, %v", got, err)
+	}
+}
+
+func TestHoldSurvives(t *testing.T) {
+	s, dir := open(t)
+	h, err := hold.New(time.Now(), time.Hour, hold.ByDevice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SaveHold(h); err != nil {
+		t.Fatal(err)
+	}
+	other := h
+	other.Until = other.Until.Add(time.Minute)
+	if err := s.RemoveHold(other); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.LoadHold(); err != nil || got != h {
+		t.Errorf("got %s, %v, want %s", got, err, h)
+	}
+	for range 2 {
+		if err := s.RemoveHold(h); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.LoadHold(); err != nil || got != (hold.Hold{}) {
+			t.Errorf("removed: %s, %v", got, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "hold.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.LoadHold(); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("damaged: %v", err)
 	}
 }

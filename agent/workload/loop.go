@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nationtech/harmony-fleet/agent/hold"
 	"github.com/nationtech/harmony-fleet/agent/reconcile"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
@@ -31,6 +32,9 @@ type loop struct {
 	steps  sync.WaitGroup
 	// misses is how many looks in a row failed.
 	misses int
+	holds  hold.Watch
+	// unread is why a hold could not be read the last time.
+	unread string
 }
 
 type task struct {
@@ -87,9 +91,10 @@ func (m *Manager) Run(ctx context.Context) error {
 // turn looks, plans, begins steps, and returns how long nothing needs to be done.
 func (l *loop) turn(ctx context.Context) time.Duration {
 	l.mu.Lock()
-	wanted, held := l.wanted, l.desired.Generation > 0
+	wanted, known := l.wanted, l.desired.Generation > 0
 	l.mu.Unlock()
-	if !held {
+	held := l.look()
+	if !known {
 		return l.options.PollInterval // nothing is known, so nothing is touched
 	}
 	containers, err := l.options.Podman.List(ctx, l.options.Device)
@@ -102,6 +107,9 @@ func (l *loop) turn(ctx context.Context) time.Duration {
 	l.misses = 0
 	l.options.Secrets.Used(used(containers))
 	wake := l.options.PollInterval
+	if held > 0 {
+		wake = min(wake, held)
+	}
 	for id, s := range l.situations(wanted, containers) {
 		plan := reconcile.Make(s)
 		l.memory[id] = plan.Memory
@@ -146,12 +154,12 @@ func (l *loop) missed(ctx context.Context, err error) time.Duration {
 // situations are all Deployments that are wanted, or here, or were here.
 func (l *loop) situations(wanted map[wire.DeploymentID]reconcile.Wanted, containers []reconcile.Container) map[wire.DeploymentID]reconcile.Situation {
 	all := map[wire.DeploymentID]reconcile.Situation{}
-	now, secrets := l.options.Clock(), l.options.Secrets.Secrets()
+	now, secrets, held := l.options.Clock(), l.options.Secrets.Secrets(), l.Hold()
 	add := func(id wire.DeploymentID) {
 		if _, there := all[id]; there {
 			return
 		}
-		s := reconcile.Situation{ID: id, Memory: l.memory[id], Secrets: secrets, Busy: map[string]reconcile.Step{}, Now: now}
+		s := reconcile.Situation{ID: id, Memory: l.memory[id], Secrets: secrets, Busy: map[string]reconcile.Step{}, Hold: held, Now: now}
 		if w, wants := wanted[id]; wants {
 			s.Wanted = &w
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/go-logr/logr/testr"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nationtech/harmony-fleet/agent/hold"
 	agentpodman "github.com/nationtech/harmony-fleet/agent/podman"
 	"github.com/nationtech/harmony-fleet/agent/reconcile"
 	"github.com/nationtech/harmony-fleet/agent/store"
@@ -361,6 +362,44 @@ func TestUnchangedContainerIsLeftAlone(t *testing.T) {
 	}
 	same("after a change of the neighbour")
 	s.mustPS("shop.web.app Up", "shop.web.neighbour Up")
+}
+
+// A held device keeps what it runs, through the end of a container and of the agent,
+// and follows afterwards.
+func TestHeld(t *testing.T) {
+	s := newSite(t)
+	first := s.reaches(s.apply(s.hello("1")), wire.PhaseSucceeded, reconcile.ReasonRunning)
+	disk, err := store.Open(s.stateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := hold.New(time.Now(), time.Hour, hold.ByDevice)
+	if err == nil {
+		err = disk.SaveHold(h)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("the hold", func() bool { return s.manager.Hold() != nil })
+	second := s.apply(s.hello("2"))
+	s.reaches(second, wire.PhasePending, reconcile.ReasonHeld)
+	s.run("kill", "--signal=KILL", first.Containers[0].ID)
+	s.kill()
+	s.start(nil)
+	state := wire.DeviceState{}
+	s.eventually("a restart", func() bool {
+		state = s.manager.States()[web]
+		return state.Digest == second && cmp.Equal(state.Containers, first.Containers)
+	})
+	if state.Phase != wire.PhasePending || state.Reason != reconcile.ReasonHeld || state.Message != h.String() {
+		t.Errorf("state %+v", state)
+	}
+	s.mustPS("shop.web.app Up")
+	if err := disk.RemoveHold(h); err != nil {
+		t.Fatal(err)
+	}
+	s.reaches(second, wire.PhaseSucceeded, reconcile.ReasonRunning)
+	s.mustPS("shop.web.app Up")
 }
 
 func TestKilledContainerIsStartedAgain(t *testing.T) {

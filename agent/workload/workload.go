@@ -18,6 +18,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/nationtech/harmony-fleet/agent/hold"
 	"github.com/nationtech/harmony-fleet/agent/reconcile"
 	"github.com/nationtech/harmony-fleet/agent/store"
 	"github.com/nationtech/harmony-fleet/apis/wire"
@@ -84,6 +85,7 @@ type Manager struct {
 	desired store.Desired
 	wanted  map[wire.DeploymentID]reconcile.Wanted // desired, decoded
 	known   map[wire.DeploymentID]known
+	hold    *hold.Hold // why nothing is changed now
 }
 
 // known is what the manager last said of a Deployment.
@@ -115,7 +117,7 @@ func New(o Options) (*Manager, error) {
 	case err != nil:
 		return nil, err
 	}
-	m.hold(desired)
+	m.adopt(desired)
 	return m, nil
 }
 
@@ -131,7 +133,7 @@ func (m *Manager) Apply(d store.Desired) error {
 	if err := m.options.Store.SaveDesired(d); err != nil {
 		return err
 	}
-	m.hold(d)
+	m.adopt(d)
 	select {
 	case m.wake <- struct{}{}:
 	default:
@@ -139,8 +141,8 @@ func (m *Manager) Apply(d store.Desired) error {
 	return nil
 }
 
-// hold takes d over, decoding what changed.
-func (m *Manager) hold(d store.Desired) {
+// adopt takes d over, decoding what changed.
+func (m *Manager) adopt(d store.Desired) {
 	wanted := make(map[wire.DeploymentID]reconcile.Wanted, len(d.Deployments))
 	for id, w := range d.Deployments {
 		if held, same := m.wanted[id]; same && held.Digest == w.Digest {
@@ -162,6 +164,13 @@ func (m *Manager) Desired() store.Desired {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.desired
+}
+
+// Hold is why nothing is changed now; nil when things are.
+func (m *Manager) Hold() *hold.Hold {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.hold
 }
 
 // States is the last state of each Deployment that is here or shall be.

@@ -15,6 +15,7 @@ import (
 	"github.com/go-logr/logr/testr"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nationtech/harmony-fleet/agent/hold"
 	"github.com/nationtech/harmony-fleet/agent/reconcile"
 	"github.com/nationtech/harmony-fleet/agent/store"
 	"github.com/nationtech/harmony-fleet/agent/workload"
@@ -275,5 +276,74 @@ func TestDeploymentsReport(t *testing.T) {
 		if got[0].State.Reason != reconcile.ReasonPulling || !got[0].Since.Equal(begin) || got[1].Since.Sub(begin) != 2*time.Second || !got[1].NextTry.IsZero() {
 			t.Errorf("since %s and %s, started %s", got[0].Since, got[1].Since, begin)
 		}
+	})
+}
+
+// A hold is noticed while the agent runs and by a new one, lasts as long as it was made
+// for, and ends sooner when it is taken back.
+func TestHold(t *testing.T) {
+	r, dir := &runtime{}, t.TempDir()
+	disk, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := func(length time.Duration) hold.Hold {
+		h, err := hold.New(time.Now(), length, hold.ByDevice)
+		if err == nil {
+			err = disk.SaveHold(h)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	synctest.Test(t, func(t *testing.T) {
+		start := func() (m *workload.Manager, stop func()) {
+			m = newManager(t, dir, workload.Options{Podman: r})
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan error, 1)
+			go func() { ended <- m.Run(ctx) }()
+			return m, func() {
+				cancel()
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		m, stop := start()
+		apply(t, m, want(1, map[string]string{"a": "app:1"}))
+		pass(10 * time.Second)
+		h := held(time.Hour)
+		pass(6 * time.Second)
+		if got := m.Hold(); got == nil || *got != h {
+			t.Errorf("held: %v, want %s", got, h)
+		}
+		before := r.done()
+		apply(t, m, want(2, map[string]string{"a": "app:2", "b": "app:1"}))
+		pass(50 * time.Minute)
+		stop()
+		m, stop = start()
+		pass(6 * time.Second)
+		if diff := cmp.Diff(before, r.done()); diff != "" || stateOf(m, "a") != "Pending/Held" || stateOf(m, "b") != "Pending/Held" {
+			t.Errorf("a is %s, b is %s, done (- want, + got):\n%s", stateOf(m, "a"), stateOf(m, "b"), diff)
+		}
+		pass(10 * time.Minute)
+		if stateOf(m, "a") != "Succeeded/Running" || m.Hold() != nil {
+			t.Errorf("after the hold: %s, %v", stateOf(m, "a"), m.Hold())
+		}
+		if left, err := disk.LoadHold(); err != nil || left != (hold.Hold{}) {
+			t.Errorf("the hold is still there: %s, %v", left, err)
+		}
+		h = held(time.Hour)
+		apply(t, m, want(3, nil))
+		pass(6 * time.Second)
+		if err := disk.RemoveHold(h); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		if len(m.States()) > 0 {
+			t.Errorf("taken back: %+v", m.States())
+		}
+		stop()
 	})
 }

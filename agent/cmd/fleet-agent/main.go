@@ -30,12 +30,18 @@ const usage = `fleet-agent keeps the containers running that the fleet wants on 
 
 Usage:
   fleet-agent [COMMAND] [--config FILE]
+  fleet-agent logs [NAMESPACE/DEPLOYMENT[/SERVICE]] [--tail LINES] [--config FILE]
+  fleet-agent hold DURATION|off [--config FILE]
 
 Commands:
   join     make this device one of a fleet; fleet-agent join --help says how.
   run      work until SIGTERM or SIGINT; the default. Containers keep running after it.
   check    try out the configuration, podman, the broker and OpenBao, and say what is wrong.
   status   show what runs here and why, also while the agent is down.
+  logs     print the last lines that the containers wrote, 200 of each unless LINES says
+           otherwise; of all of them, of one Deployment as status calls it, or of a service.
+  hold     change nothing for a DURATION such as 90m or 2h, at most 720h: what runs is kept
+           running, also across power cuts; "off" ends it.
   version  print the version.
 
 The configuration is FILE, else $` + config.Environment + `, else ` + config.DefaultPath + `
@@ -63,7 +69,7 @@ func (p program) run(ctx context.Context, args []string) int {
 	if len(args) > 0 && args[0] == "join" {
 		return p.join(ctx, args[1:])
 	}
-	command, path, err := parse(args)
+	c, err := parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(p.out, usage)
@@ -72,49 +78,90 @@ func (p program) run(ctx context.Context, args []string) int {
 		fmt.Fprintf(p.err, "fleet-agent: %v\n\n%s", err, usage)
 		return 2
 	}
-	switch command {
+	switch c.name {
 	case "version":
 		fmt.Fprintln(p.out, buildVersion())
 		return 0
-	case "run":
-		err = p.work(ctx, path)
 	case "check":
-		return p.check(ctx, path)
+		return p.check(ctx, c.path)
+	case "run":
+		err = p.work(ctx, c.path)
 	case "status":
-		err = p.status(ctx, path)
+		err = p.status(ctx, c.path)
+	case "logs":
+		err = p.logs(ctx, c)
+	case "hold":
+		err = p.hold(c)
 	}
 	if err != nil {
-		fmt.Fprintf(p.err, "fleet-agent %s: %v\n", command, err)
+		fmt.Fprintf(p.err, "fleet-agent %s: %v\n", c.name, err)
 		return 1
 	}
 	return 0
 }
 
-// parse takes the flag before and after the command.
-func parse(args []string) (command, path string, err error) {
+// command is what the arguments ask for.
+type command struct {
+	name string
+	// path of the configuration.
+	path string
+	// operand of logs and hold; "" for none.
+	operand string
+	// tail is how many lines of each log.
+	tail int
+}
+
+// operands says of each command whether it takes one.
+var operands = map[string]bool{"run": false, "check": false, "status": false, "version": false, "logs": true, "hold": true}
+
+// parse takes flags before, after and between the words.
+func parse(args []string) (c command, err error) {
 	flags := flag.NewFlagSet("fleet-agent", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&path, "config", config.Path(), "")
-	if err := flags.Parse(args); err != nil {
-		return "", "", err
-	}
-	if command = "run"; flags.NArg() > 0 {
-		command = flags.Arg(0)
-		if err := flags.Parse(flags.Args()[1:]); err != nil {
-			return "", "", err
+	flags.StringVar(&c.path, "config", config.Path(), "")
+	flags.IntVar(&c.tail, "tail", 0, "")
+	var words []string
+	for rest := args; ; rest = flags.Args()[1:] {
+		if err := flags.Parse(rest); err != nil {
+			return c, err
 		}
+		if flags.NArg() == 0 {
+			break
+		}
+		words = append(words, flags.Arg(0))
 	}
-	switch command {
-	case "run", "check", "status", "version":
-	case "help":
-		return "", "", flag.ErrHelp
-	default:
-		return "", "", fmt.Errorf("unknown command %q", command)
+	if c.name = "run"; len(words) > 0 {
+		c.name, words = words[0], words[1:]
 	}
-	if flags.NArg() > 0 {
-		return "", "", fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	takes, known := operands[c.name]
+	switch {
+	case c.name == "help":
+		return c, flag.ErrHelp
+	case !known:
+		return c, fmt.Errorf("unknown command %q", c.name)
+	case takes && len(words) > 0:
+		c.operand, words = words[0], words[1:]
 	}
-	return command, path, nil
+	if len(words) > 0 {
+		return c, fmt.Errorf("unexpected argument %q", words[0])
+	}
+	if c.tail != 0 && c.name != "logs" {
+		return c, errors.New("--tail is for logs alone")
+	}
+	return c, c.check()
+}
+
+// check reads what the operand says, so far as no configuration is needed for that.
+func (c *command) check() error {
+	switch c.name {
+	case "hold":
+		_, err := c.length()
+		return err
+	case "logs":
+		_, err := c.request()
+		return err
+	}
+	return nil
 }
 
 func (p program) work(ctx context.Context, path string) error {

@@ -101,10 +101,15 @@ func TestCommandLine(t *testing.T) {
 		want   []string
 	}{
 		"Version":       {"what was linked in", []string{"version"}, nil, 0, []string{"v1.2.3"}},
-		"Help":          {"all commands are named", []string{"--help"}, nil, 0, []string{"run ", "check ", "status ", "version "}},
+		"Help":          {"all commands are named", []string{"--help"}, nil, 0, []string{"run ", "check ", "status ", "logs ", "hold ", "version "}},
 		"Unknown":       {"a misspelt command", []string{"stauts"}, nil, 2, []string{`unknown command "stauts"`, "Usage:"}},
 		"Superfluous":   {"an argument too many", []string{"status", "now"}, nil, 2, []string{`unexpected argument "now"`}},
 		"UnknownFlag":   {"a misspelt flag", []string{"run", "--confg=x"}, nil, 2, []string{"-confg"}},
+		"OddHold":       {"a hold says how long", []string{"hold", "tomorrow"}, nil, 2, []string{`hold "tomorrow": want a duration such as 90m or 2h, or "off"`}},
+		"NoHold":        {"a hold needs a length", []string{"hold"}, nil, 2, []string{`hold "": want a duration`}},
+		"LongHold":      {"a typing error holds nobody for years", []string{"hold", "2000h"}, nil, 2, []string{"at most 720h"}},
+		"OddLogs":       {"a Deployment has a namespace", []string{"logs", "web"}, nil, 2, []string{"want NAMESPACE/DEPLOYMENT"}},
+		"OddTail":       {"a flag of another command", []string{"status", "--tail=3"}, nil, 2, []string{"--tail is for logs alone"}},
 		"BrokenConfig":  {"a mistake is located, by the default command too", []string{"--config", broken}, nil, 1, []string{`config.toml:2:1: unknown key "agent.devise_id"`}},
 		"Environment":   {"the environment names the file", []string{"check"}, []string{"FLEET_AGENT_CONFIG=" + broken}, 1, []string{"FAIL  configuration", `config.toml:2:1: unknown key "agent.devise_id"`}},
 		"MissingConfig": {"a file that is not there", []string{"status", "--config", "/nonexistent/config.toml"}, nil, 1, []string{"/nonexistent/config.toml: no such file"}},
@@ -243,6 +248,23 @@ func TestLife(t *testing.T) {
 		}
 	}
 	expect(t, out, "agent   running", "not connected since", "containers are not known", "nothing received from the broker yet")
+
+	if out, code := fleetAgent(t, nil, "hold", "2h", "--config", path); code != 0 || !strings.Contains(out, "held until") {
+		t.Errorf("hold exits with %d:\n%s", code, out)
+	}
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(out, "HELD    until"); hears("WATCHDOG=1") {
+		if out = status(); time.Now().After(end) {
+			t.Fatalf("the hold does not show:\n%s", out)
+		}
+	}
+	if out, code := fleetAgent(t, nil, "hold", "--config", path, "off"); code != 0 || out != "the hold is over\n" {
+		t.Errorf("hold off exits with %d:\n%s", code, out)
+	}
+	for end := time.Now().Add(20 * time.Second); strings.Contains(out, "HELD"); hears("WATCHDOG=1") {
+		if out = status(); time.Now().After(end) {
+			t.Fatalf("the end of the hold does not show:\n%s", out)
+		}
+	}
 
 	second, code := fleetAgent(t, nil, "run", "--config", path)
 	if code != 1 {
