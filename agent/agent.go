@@ -18,6 +18,7 @@ import (
 
 	"github.com/nationtech/harmony-fleet/agent/bus"
 	"github.com/nationtech/harmony-fleet/agent/podman"
+	"github.com/nationtech/harmony-fleet/agent/reconcile"
 	"github.com/nationtech/harmony-fleet/agent/secret"
 	"github.com/nationtech/harmony-fleet/agent/status"
 	"github.com/nationtech/harmony-fleet/agent/store"
@@ -97,10 +98,14 @@ func (a *agent) assemble() error {
 	options := workload.Options{
 		Device: a.device, Podman: a.podman, Store: a.store, Secrets: a.secrets,
 		PollInterval: time.Duration(a.cfg.Podman.PollInterval),
-		Log:          a.Log.WithName("workload"),
-		Report:       a.putState,
-		Alive:        a.above.Alive,
-		Pulse:        a.above.Pulse(),
+		Pulls: reconcile.Pulls{
+			Window: time.Duration(a.cfg.Podman.PullJitter), MinFree: int64(a.cfg.Podman.MinFreeSpace),
+		},
+		ImageRetention: time.Duration(a.cfg.Podman.ImageRetention),
+		Log:            a.Log.WithName("workload"),
+		Report:         a.putState,
+		Alive:          a.above.Alive,
+		Pulse:          a.above.Pulse(),
 	}
 	manager, err := workload.New(options)
 	if err != nil {

@@ -54,7 +54,9 @@ func TestLoad(t *testing.T) {
 			StateDir: "/var/lib/fleet-agent", LogLevel: "info"},
 		NATS:   v1alpha1.NATSSection{URLs: []string{"tls://a.example.com:4222", "tls://b.example.com:4222"}},
 		Labels: map[string]string{"site": "berlin", "role": "kiosk"},
-		Podman: v1alpha1.PodmanSection{PollInterval: v1alpha1.Duration(5 * time.Second)},
+		Podman: v1alpha1.PodmanSection{
+			PollInterval: v1alpha1.Duration(5 * time.Second), MinFreeSpace: 1 << 30, ImageRetention: v1alpha1.Duration(168 * time.Hour),
+		},
 		Credentials: v1alpha1.Credentials{
 			Type: v1alpha1.CredentialPassword, User: "pi-4", Password: "secret",
 		},

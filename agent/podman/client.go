@@ -44,6 +44,8 @@ type Client struct {
 
 	mu   sync.Mutex
 	conn *bindings.Connection // nil until the service answered once
+	// graphRoot is where podman keeps images; "" until that was asked for.
+	graphRoot string
 }
 
 // New is a client of the service on the socket, a URL such as
@@ -211,13 +213,21 @@ func (c *Client) version(ctx context.Context) (v version, err error) {
 // tell it podman looks all of the host over: on Debian it asks dpkg for the packages
 // of several programs, so it is not for every day.
 func (c *Client) DiskBytes(ctx context.Context) (uint64, error) {
-	var info struct {
-		Store struct {
-			Allocated uint64 `json:"graphRootAllocated"`
-		} `json:"store"`
-	}
+	s, err := c.storage(ctx)
+	return s.Allocated, err
+}
+
+// storage is where podman keeps images and containers, in bytes.
+type storage struct {
+	GraphRoot string
+	Allocated uint64 `json:"graphRootAllocated"`
+	Used      uint64 `json:"graphRootUsed"`
+}
+
+func (c *Client) storage(ctx context.Context) (storage, error) {
+	var info struct{ Store storage }
 	_, err := c.do(ctx, call{doing: "asking for the host", method: http.MethodGet, path: "/info"}, &info)
-	return info.Store.Allocated, err
+	return info.Store, err
 }
 
 // Close lets go of idle connections. The client may be used again.

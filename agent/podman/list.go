@@ -28,6 +28,7 @@ const (
 // listed is a container in podman's list.
 type listed struct {
 	ID        string `json:"Id"`
+	ImageID   string
 	Labels    map[string]string
 	State     string
 	Created   time.Time
@@ -80,7 +81,7 @@ func (l listed) container() (reconcile.Container, bool) {
 	}
 	return reconcile.Container{
 		ID: l.ID, Key: reconcile.Key{Deployment: id, Service: l.Labels[LabelService]}, Digest: score.Digest(l.Labels[LabelDigest]),
-		State: state, ExitCode: l.ExitCode,
+		Image: l.ImageID, State: state, ExitCode: l.ExitCode,
 		Created: l.Created.Truncate(time.Second), Started: time.Unix(l.StartedAt, 0), Exited: time.Unix(l.ExitedAt, 0),
 		Secrets: secrets,
 	}, true

@@ -55,7 +55,7 @@ func start(t *testing.T, o podman.Options) fixture {
 	return fixture{t, service, images, client}
 }
 
-// serve runs a registry with hello:1 and wrong:1, which is for another machine.
+// serve runs a registry with hello:1, hello:2 and wrong:1, which is for another machine.
 func serve(t *testing.T) *registry.Registry {
 	t.Helper()
 	r, err := registry.Start()
@@ -72,6 +72,13 @@ func serve(t *testing.T) *registry.Registry {
 		t.Fatal(err)
 	}
 	if err := r.Push("hello:1", hello); err != nil {
+		t.Fatal(err)
+	}
+	other, err := images.Hello("2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Push("hello:2", other); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Push("wrong:1", wrong); err != nil {

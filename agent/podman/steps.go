@@ -2,7 +2,6 @@ package podman
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -17,8 +16,6 @@ import (
 )
 
 const (
-	// pullTimeout allows for a large image over a slow link.
-	pullTimeout = 6 * time.Hour
 	// changeTimeout bounds a call that makes or starts something on a slow disk.
 	changeTimeout = 5 * time.Minute
 	// checkSlack is how long podman may take beyond a health check's own timeout.
@@ -36,7 +33,7 @@ func (c *Client) Do(ctx context.Context, device wire.DeviceID, step reconcile.St
 	id := step.Container.ID
 	switch step.Action {
 	case reconcile.Pull:
-		err = c.pull(ctx, step.Service.Spec.Image)
+		err = c.pull(ctx, step, &outcome)
 	case reconcile.Create:
 		err = c.create(ctx, device, step)
 	case reconcile.Start:
@@ -58,89 +55,12 @@ func (c *Client) Do(ctx context.Context, device wire.DeviceID, step reconcile.St
 	return outcome
 }
 
-// pull fetches the image unless it is here, and checks that it fits.
-func (c *Client) pull(ctx context.Context, image string) error {
-	here, err := c.exists(ctx, "/images/%s/exists", image)
-	if err != nil {
-		return err
-	}
-	if !here {
-		if err := c.fetch(ctx, image); err != nil {
-			return err
-		}
-	}
-	var found struct{ Architecture, Os string }
-	if _, err := c.do(ctx, call{doing: "looking at image " + image, method: http.MethodGet, path: "/images/%s/json", names: []string{image}}, &found); err != nil {
-		return err
-	}
-	host, err := c.version(ctx)
-	if err != nil {
-		return err
-	}
-	if found.Os != "linux" || !runs(host.Arch, found.Architecture) {
-		return &reconcile.Failure{
-			Reason:  reconcile.ReasonWrongArchitecture,
-			Message: fmt.Sprintf("image %s is for %s/%s, this device is linux/%s", image, found.Os, found.Architecture, host.Arch),
-		}
-	}
-	return nil
-}
-
-// runs reports whether a processor runs programs for another: the 64-bit ones
-// run those of their 32-bit ancestors, if perhaps not every model.
-func runs(host, image string) bool {
-	ancestors := map[string]string{"amd64": "386", "arm64": "arm"}
-	return host == image || ancestors[host] == image
-}
-
 func (c *Client) exists(ctx context.Context, path, name string) (bool, error) {
 	status, err := c.do(ctx, call{doing: "looking for " + name, method: http.MethodGet, path: path, names: []string{name}}, nil)
 	if status == http.StatusNotFound {
 		return false, nil
 	}
 	return err == nil, err
-}
-
-// fetch pulls; podman reports progress and errors in one stream of objects.
-func (c *Client) fetch(ctx context.Context, image string) error {
-	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
-	defer cancel()
-	r := call{doing: "pulling " + image, method: http.MethodPost, path: "/images/pull", query: url.Values{"reference": {image}}, timeout: pullTimeout}
-	response, err := c.send(ctx, r)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if !response.IsSuccess() {
-		return pullFailed(response.Process(nil).Error())
-	}
-	complete := false
-	for stream := json.NewDecoder(response.Body); stream.More(); {
-		var report struct {
-			Error string `json:"error"`
-			ID    string `json:"id"`
-		}
-		if err := stream.Decode(&report); err != nil {
-			return failure(r, err)
-		}
-		if report.Error != "" {
-			return pullFailed(report.Error)
-		}
-		complete = complete || report.ID != ""
-	}
-	if !complete {
-		return failure(r, errors.Join(ctx.Err(), errors.New("the answer ended early")))
-	}
-	return nil
-}
-
-// pullFailed keeps the reasons that a pull shares with other steps.
-func pullFailed(text string) *reconcile.Failure {
-	f := &reconcile.Failure{Reason: Reason(text), Message: text}
-	if f.Reason != reconcile.ReasonDiskFull {
-		f.Reason = reconcile.ReasonImagePullFailed
-	}
-	return f
 }
 
 // create makes the container, and before it the named volumes that are missing.

@@ -28,6 +28,8 @@ type Memory struct {
 	// digest of the wanted service that all of this is about; "" for none.
 	digest score.Digest
 	pulled bool
+	// turn is from when on the image may be fetched; zero while that is not known.
+	turn time.Time
 	// revived says that a container of another version was started again, or that it
 	// was tried.
 	revived bool
@@ -137,6 +139,9 @@ func (m Memory) After(step Step, outcome Outcome, now time.Time) Memory {
 		return m
 	case step.Action == Check || step.Action == Examine || step.Action == Conceal:
 		return m // of a life that is over
+	case outcome.Absent:
+		m.turn = now.Add(step.Delay)
+		return m
 	case outcome.Err != nil:
 		return m.afterFailure(step, outcome, now)
 	}

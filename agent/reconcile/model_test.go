@@ -27,6 +27,9 @@ type model struct {
 	// secrets as they stand, and the containers whose environment shows a value.
 	secrets map[reconcile.SecretKey]reconcile.Secret
 	shows   map[string]bool
+	// pulls is how images are fetched, and here are those that were.
+	pulls reconcile.Pulls
+	here  map[string]bool
 	// hold has nothing changed.
 	hold *hold.Hold
 	// unhealthy has each health check fail.
@@ -36,7 +39,7 @@ type model struct {
 }
 
 func newModel() *model {
-	return &model{now: time.Unix(1_800_000_000, 0), memory: map[string]reconcile.Memory{}, busy: map[string]reconcile.Step{}, shows: map[string]bool{}}
+	return &model{now: time.Unix(1_800_000_000, 0), memory: map[string]reconcile.Memory{}, busy: map[string]reconcile.Step{}, shows: map[string]bool{}, here: map[string]bool{}}
 }
 
 // want sets the desired services; none means that the Deployment is gone.
@@ -56,7 +59,7 @@ func (m *model) want(services ...score.Service) {
 // plan makes a plan and begins its steps.
 func (m *model) plan() reconcile.Plan {
 	p := reconcile.Make(reconcile.Situation{
-		ID: deployment, Wanted: m.wanted, Containers: slices.Clone(m.containers), Memory: m.memory, Secrets: m.secrets, Busy: m.busy, Hold: m.hold, Now: m.now,
+		ID: deployment, Wanted: m.wanted, Containers: slices.Clone(m.containers), Memory: m.memory, Secrets: m.secrets, Busy: m.busy, Pulls: m.pulls, Hold: m.hold, Now: m.now,
 	})
 	m.memory = p.Memory
 	for _, step := range p.Steps {
@@ -79,6 +82,9 @@ func (m *model) judge(step reconcile.Step) {
 	}
 	if svc := m.service(step.Key.Service); svc != nil && svc.Withheld != nil && step.Action == reconcile.Create {
 		m.broken = "a container is made though " + svc.Withheld.Message
+	}
+	if step.Action == reconcile.Create && !m.here[step.Service.Spec.Image] {
+		m.broken = "a container is made of an image that is not here"
 	}
 	if step.Action != reconcile.Stop && step.Action != reconcile.Remove {
 		return
@@ -124,6 +130,7 @@ func (m *model) finish(name string, failure *reconcile.Failure) {
 	delete(m.busy, name)
 	outcome := reconcile.Outcome{Err: failure, Health: reconcile.Health{OK: !m.unhealthy, Output: "not well"}}
 	if failure == nil {
+		outcome.Absent = step.Action == reconcile.Pull && step.Delay > 0 && !m.here[step.Service.Spec.Image]
 		outcome.Err = m.effect(step)
 	}
 	m.memory[name] = m.memory[name].After(step, outcome, m.now)
@@ -173,7 +180,9 @@ func (m *model) effect(step reconcile.Step) *reconcile.Failure {
 		}
 	case reconcile.Conceal:
 		delete(m.shows, step.Container.ID)
-	case reconcile.Pull, reconcile.Check, reconcile.Examine:
+	case reconcile.Pull:
+		m.here[step.Service.Spec.Image] = m.here[step.Service.Spec.Image] || step.Delay == 0
+	case reconcile.Check, reconcile.Examine:
 	}
 	return nil
 }

@@ -22,6 +22,8 @@ type Situation struct {
 	Secrets map[SecretKey]Secret
 	// Busy is the step that is on its way for a service.
 	Busy map[string]Step
+	// Pulls is how images are fetched.
+	Pulls Pulls
 	// Hold is why nothing may be changed now; nil when it may.
 	Hold *hold.Hold
 	Now  time.Time

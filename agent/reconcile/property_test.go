@@ -42,6 +42,7 @@ func someServices(t *rapid.T) []score.Service {
 func TestEveryHistoryEndsWhereItShould(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newModel()
+		m.pulls = reconcile.Pulls{Device: "pi-1", Window: rapid.SampledFrom([]time.Duration{0, time.Minute}).Draw(t, "window")}
 		m.want(someServices(t)...)
 		checkRules := func() {
 			if m.broken != "" {

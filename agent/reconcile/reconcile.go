@@ -64,6 +64,8 @@ type Container struct {
 	// before Started means that nobody saw the end: the power was cut.
 	Created, Started, Exited time.Time
 	ExitCode                 int
+	// Image is podman's id of the image that it was made of.
+	Image string
 	// Secrets are the names of those of podman's secrets that it was made with.
 	Secrets []string
 }
@@ -154,12 +156,22 @@ type Step struct {
 	Container Container
 	// Service that is wanted; zero when none is.
 	Service Service
+	// MinFree of a Pull is how many bytes must be free before it fetches; see Pulls.
+	MinFree int64
+	// Delay of a Pull is how long it has to wait for its turn, unless the image is
+	// here; such a Pull fetches nothing. 0 means that it is its turn.
+	Delay time.Duration
 }
 
 // Outcome is what a step brought.
 type Outcome struct {
 	// Err is why it failed; nil when it did not.
 	Err *Failure
+	// Absent says of a Pull with a Delay that the image is not here.
+	Absent bool
+	// Fetched is podman's id of the image that a Pull fetched; "" when it was here
+	// already, or did not come.
+	Fetched string
 	// Exit is what Examine found.
 	Exit Exit
 	// Health is what Check found.

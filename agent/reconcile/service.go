@@ -16,6 +16,7 @@ type service struct {
 	others []Container // made from another version of the service
 	memory Memory
 	now    time.Time
+	pulls  Pulls
 	// hold is why nothing may be changed now, and withheld says that something is
 	// wanted which is not there because of it.
 	hold     *hold.Hold
@@ -23,7 +24,7 @@ type service struct {
 }
 
 func newService(key Key, want *Service, s Situation) service {
-	v := service{key: key, want: want, now: s.Now}
+	v := service{key: key, want: want, now: s.Now, pulls: s.Pulls}
 	for _, c := range s.Containers {
 		c = c.resolved(s.Now)
 		switch {
@@ -93,6 +94,9 @@ func (v service) notBefore(action Action) (at time.Time) {
 	if action == v.memory.failed {
 		at = v.memory.retry
 	}
+	if action == Pull && v.memory.turn.After(at) {
+		at = v.memory.turn
+	}
 	if action == Start && v.memory.restart.After(at) {
 		at = v.memory.restart
 	}
@@ -117,7 +121,7 @@ func (v service) next() *Step {
 	case t == nil && v.want.Withheld != nil:
 		return nil // and the old one goes on
 	case t == nil && !v.memory.pulled:
-		return v.step(Pull, Container{})
+		return v.pull()
 	case t == nil:
 		return v.step(Create, Container{})
 	case t.State == Broken:

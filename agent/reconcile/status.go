@@ -38,6 +38,7 @@ const (
 	ReasonLimitRefused      = "LimitRefused"
 	ReasonCgroupError       = "CgroupError"
 	ReasonDiskFull          = "DiskFull"
+	ReasonDiskSpaceLow      = "DiskSpaceLow"
 
 	// Reasons of a secret: one that may pass by itself, and those for a person.
 	ReasonSecretUnavailable    = "SecretUnavailable"
@@ -89,7 +90,7 @@ func (v service) containerStatus() status {
 	}
 	switch {
 	case t == nil && !m.pulled:
-		return status{pending, ReasonPulling, v.want.Spec.Image}
+		return v.pulling()
 	case t == nil:
 		return status{pending, ReasonCreating, ""}
 	case t.State == Paused:

@@ -1,6 +1,6 @@
 // Package store keeps the agent's files on the device's disk: the desired state,
 // from which workloads start after a power cut without a network, which versions
-// of secrets are in use, a hold, and the report that `fleet-agent status` reads. A file
+// of secrets are in use, which images were pulled, a hold, and the report that `fleet-agent status` reads. A file
 // is written whole, synced and renamed into place, so that a reader finds the old one
 // or the new one and nothing in between.
 //
@@ -20,6 +20,7 @@ import (
 const (
 	desiredFile = "desired.json"
 	holdFile    = "hold.json"
+	imagesFile  = "images.json"
 	reportFile  = "report.json"
 	secretsFile = "secrets.json"
 	// damaged is appended to the name of a file that could not be read.

@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nationtech/harmony-fleet/agent/hold"
+	"github.com/nationtech/harmony-fleet/agent/images"
+	"github.com/nationtech/harmony-fleet/agent/reconcile"
 	"github.com/nationtech/harmony-fleet/agent/store"
 	"github.com/nationtech/harmony-fleet/apis/score"
 	"github.com/nationtech/harmony-fleet/apis/secret"
@@ -227,6 +229,34 @@ func TestHoldSurvives(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := s.LoadHold(); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("damaged: %v", err)
+	}
+}
+
+func TestImagesSurvive(t *testing.T) {
+	s, dir := open(t)
+	if got, err := s.LoadImages(); err != nil || got != nil {
+		t.Fatalf("before the first: %+v, %v", got, err)
+	}
+	key := reconcile.Key{Deployment: wire.DeploymentID{Namespace: "shop", Name: "web"}, Service: "app"}
+	want := []images.Image{
+		{Name: "registry.example/app:1", ID: "1", For: key, Unused: time.Date(2026, 3, 4, 12, 0, 0, 5, time.UTC)},
+		{Name: "registry.example/app:2", ID: "2", For: key},
+	}
+	if err := s.SaveImages(want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.LoadImages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("changed on the way (- want, + got):\n%s", diff)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "images.json"), []byte(`[{"name":"a"}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.LoadImages(); !errors.Is(err, store.ErrDamaged) {
 		t.Errorf("damaged: %v", err)
 	}
 }

@@ -33,6 +33,8 @@ type loop struct {
 	// misses is how many looks in a row failed.
 	misses int
 	holds  hold.Watch
+	// images that were pulled here.
+	images collector
 	// unread is why a hold could not be read the last time.
 	unread string
 }
@@ -55,6 +57,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	l := &loop{
 		Manager: m, done: make(chan result, maxPulls+maxOthers),
 		memory: map[wire.DeploymentID]map[string]reconcile.Memory{}, busy: map[wire.DeploymentID]map[string]task{},
+		images: m.newCollector(),
 	}
 	defer l.steps.Wait()
 	timer := time.NewTimer(0)
@@ -73,6 +76,8 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-m.wake:
 		case <-m.options.Secrets.Changed():
 		case <-timer.C:
+		case gone := <-l.images.removed:
+			l.images.forget(gone)
 		case r := <-l.done:
 			l.finish(r)
 			for more := true; more; {
@@ -124,6 +129,7 @@ func (l *loop) turn(ctx context.Context) time.Duration {
 		}
 		l.report(id, plan)
 	}
+	l.collect(ctx, wanted, containers)
 	return wake
 }
 
@@ -159,7 +165,7 @@ func (l *loop) situations(wanted map[wire.DeploymentID]reconcile.Wanted, contain
 		if _, there := all[id]; there {
 			return
 		}
-		s := reconcile.Situation{ID: id, Memory: l.memory[id], Secrets: secrets, Busy: map[string]reconcile.Step{}, Hold: held, Now: now}
+		s := reconcile.Situation{ID: id, Memory: l.memory[id], Secrets: secrets, Busy: map[string]reconcile.Step{}, Pulls: l.options.Pulls, Hold: held, Now: now}
 		if w, wants := wanted[id]; wants {
 			s.Wanted = &w
 		}
@@ -244,6 +250,7 @@ func (l *loop) finish(r result) {
 	if len(l.busy[id]) == 0 {
 		delete(l.busy, id)
 	}
+	l.images.pulled(r)
 	if r.dropped {
 		return
 	}

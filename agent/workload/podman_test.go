@@ -41,6 +41,7 @@ type site struct {
 	registry   *registry.Registry
 	stateDir   string
 	generation uint64
+	retention  time.Duration
 
 	manager *workload.Manager
 	kill    func()
@@ -103,6 +104,7 @@ func (s *site) start(around func(workload.Runtime) workload.Runtime) {
 	}
 	s.manager, err = workload.New(workload.Options{
 		Device: "pi-1", Podman: runtime, Store: disk, PollInterval: 500 * time.Millisecond, Log: testr.New(s.T),
+		ImageRetention: s.retention,
 		Report: func(id wire.DeploymentID, state *wire.DeviceState) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -461,6 +463,44 @@ func TestHealth(t *testing.T) {
 		t.Errorf("an undo made %v, was %v", back.Containers, healthy.Containers)
 	}
 	s.mustPS("shop.web.app Up")
+}
+
+// Images that the agent pulled go when nothing uses them, and those of others stay. The
+// version before the wanted one is kept, through a new agent too.
+func TestOldImagesGo(t *testing.T) {
+	s := newSite(t)
+	s.kill()
+	s.retention = time.Millisecond
+	s.start(nil)
+	mine, somebodys := s.registry.Ref("hello:2"), s.registry.Ref("hello:1")
+	s.run("pull", somebodys)
+	images := func() (names []string) {
+		out := s.run("images", "--format={{.Repository}}:{{.Tag}}")
+		return strings.Fields(out)
+	}
+	for _, version := range []string{"1", "2", "1"} {
+		s.reaches(s.apply(s.hello(version)), wire.PhaseSucceeded, reconcile.ReasonRunning)
+		s.mustPS("shop.web.app Up")
+	}
+	s.kill()
+	s.start(nil)
+	time.Sleep(2 * time.Second) // four looks
+	if got := images(); !slices.Contains(got, mine) || !slices.Contains(got, somebodys) {
+		t.Fatalf("the version before is not kept: %q", got)
+	}
+	s.apply()
+	s.eventually("the image goes", func() bool { return !slices.Contains(images(), mine) })
+	if got := images(); !slices.Contains(got, somebodys) {
+		t.Errorf("somebody's image is gone: %q", got)
+	}
+	disk, err := store.Open(s.stateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("the image is forgotten", func() bool {
+		left, err := disk.LoadImages()
+		return err == nil && len(left) == 0
+	})
 }
 
 // cutter ends the agent at its nth step, before or after podman carried it out.

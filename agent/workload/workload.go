@@ -33,6 +33,9 @@ type Runtime interface {
 	List(context.Context, wire.DeviceID) ([]reconcile.Container, error)
 	// Do carries out one step. It returns soon after its context ends.
 	Do(context.Context, wire.DeviceID, reconcile.Step) reconcile.Outcome
+	// RemoveImage takes the name from the image with that id, which goes when it has no
+	// other. It fails when somebody's container uses it.
+	RemoveImage(ctx context.Context, name, id string) error
 }
 
 // Secrets has podman hold the values that scores name.
@@ -64,6 +67,11 @@ type Options struct {
 	Secrets Secrets
 	// PollInterval is the time between two looks at the containers.
 	PollInterval time.Duration
+	// Pulls is how images are fetched; its Device is the one above.
+	Pulls reconcile.Pulls
+	// ImageRetention is how long an image stays that the agent pulled and that nothing
+	// uses any more; 0 means for ever.
+	ImageRetention time.Duration
 	// Clock tells the time; nil means time.Now.
 	Clock func() time.Time
 	Log   logr.Logger
@@ -109,6 +117,7 @@ func New(o Options) (*Manager, error) {
 	if o.Report == nil {
 		o.Report = func(wire.DeploymentID, *wire.DeviceState) {}
 	}
+	o.Pulls.Device = o.Device
 	m := &Manager{options: o, wake: make(chan struct{}, 1), known: map[wire.DeploymentID]known{}}
 	desired, err := o.Store.LoadDesired()
 	switch {

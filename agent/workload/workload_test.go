@@ -30,6 +30,8 @@ type runtime struct {
 	did        []string
 	away       bool
 	slow       map[string]bool // images whose pull never ends
+	images     []string
+	room       int // images that the disk has room for; 0 for any number
 }
 
 func (r *runtime) List(context.Context, wire.DeviceID) ([]reconcile.Container, error) {
@@ -64,9 +66,32 @@ func (r *runtime) Do(ctx context.Context, _ wire.DeviceID, step reconcile.Step) 
 		r.containers[i].State, r.containers[i].Exited = reconcile.Exited, time.Now()
 	case reconcile.Remove:
 		r.containers = slices.Delete(r.containers, i, i+1)
-	case reconcile.Pull, reconcile.Check, reconcile.Examine:
+	case reconcile.Pull:
+		return r.pull(step.Service.Spec.Image)
+	case reconcile.Check, reconcile.Examine:
 	}
 	return reconcile.Outcome{}
+}
+
+func (r *runtime) pull(image string) reconcile.Outcome {
+	switch {
+	case slices.Contains(r.images, image):
+		return reconcile.Outcome{}
+	case r.room > 0 && len(r.images) >= r.room:
+		return reconcile.Outcome{Err: &reconcile.Failure{Reason: reconcile.ReasonDiskSpaceLow, Message: "no room"}}
+	}
+	r.images = append(r.images, image)
+	return reconcile.Outcome{Fetched: "id of " + image}
+}
+
+func (r *runtime) RemoveImage(_ context.Context, name, id string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if id != "id of "+name {
+		return errors.New("another image")
+	}
+	r.images = slices.DeleteFunc(r.images, func(image string) bool { return image == name })
+	return nil
 }
 
 func (r *runtime) set(change func()) {
@@ -275,6 +300,51 @@ func TestDeploymentsReport(t *testing.T) {
 		}
 		if got[0].State.Reason != reconcile.ReasonPulling || !got[0].Since.Equal(begin) || got[1].Since.Sub(begin) != 2*time.Second || !got[1].NextTry.IsZero() {
 			t.Errorf("since %s and %s, started %s", got[0].Since, got[1].Since, begin)
+		}
+	})
+}
+
+// A disk that is low is made room on before anybody is asked to, and the version before
+// stays all the same.
+func TestLowDisk(t *testing.T) {
+	r, dir := &runtime{room: 2}, t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, dir, workload.Options{Podman: r, ImageRetention: 24 * time.Hour})
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- m.Run(ctx) }()
+		for i, image := range []string{"app:1", "app:2", "app:3"} {
+			apply(t, m, want(uint64(i+1), map[string]string{"a": image}))
+			pass(time.Minute)
+			if got := stateOf(m, "a"); got != "Succeeded/Running" {
+				t.Errorf("%s: %s", image, got)
+			}
+		}
+		here := func() (images []string) {
+			r.set(func() { images = slices.Clone(r.images) })
+			return images
+		}
+		if diff := cmp.Diff([]string{"app:2", "app:3"}, here()); diff != "" {
+			t.Errorf("images (- want, + got):\n%s", diff)
+		}
+		r.set(func() { r.room = 1 })
+		apply(t, m, want(4, map[string]string{"a": "app:4"}))
+		pass(time.Hour)
+		if got := stateOf(m, "a"); got != "Failed/DiskSpaceLow" || len(m.States()[deploymentOf("a")].Containers) != 1 {
+			t.Errorf("no room: %s, %+v", got, m.States())
+		}
+		r.set(func() { r.room = 3 })
+		pass(10 * time.Minute)
+		if got := stateOf(m, "a"); got != "Succeeded/Running" {
+			t.Errorf("room again: %s", got)
+		}
+		pass(48 * time.Hour)
+		if diff := cmp.Diff([]string{"app:3", "app:4"}, here()); diff != "" {
+			t.Errorf("images after two days (- want, + got):\n%s", diff)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -58,13 +58,28 @@ type PodmanSection struct {
 	Socket string `toml:"socket"`
 	// PollInterval is the time between two looks at the containers.
 	PollInterval Duration `toml:"poll_interval"`
+	// MinFreeSpace is how much of the file system that holds podman's images must be
+	// free before one is pulled, or a tenth of a file system of which that is more; 0
+	// switches that off.
+	MinFreeSpace Size `toml:"min_free_space"`
+	// ImageRetention is how long an image stays that the agent pulled and that nothing
+	// uses any more; 0 means for ever. The one before the wanted one always stays.
+	ImageRetention Duration `toml:"image_retention"`
+	// PullJitter is the time over which the devices of a fleet spread their pulls for
+	// one change; 0 means that each pulls at once.
+	PullJitter Duration `toml:"pull_jitter"`
 }
+
+// maxPullJitter is as long as anybody waits for a change.
+const maxPullJitter = Duration(24 * time.Hour)
 
 // AgentDefaults is what holds where a file is silent.
 func AgentDefaults() AgentConfig {
 	return AgentConfig{
-		Agent:  AgentSection{StateDir: "/var/lib/fleet-agent", LogLevel: "info"},
-		Podman: PodmanSection{PollInterval: Duration(5 * time.Second)},
+		Agent: AgentSection{StateDir: "/var/lib/fleet-agent", LogLevel: "info"},
+		Podman: PodmanSection{
+			PollInterval: Duration(5 * time.Second), MinFreeSpace: 1 << 30, ImageRetention: Duration(7 * 24 * time.Hour),
+		},
 		OpenBao: SecretsSection{
 			Mount: "fleet", LoginMount: "jwt", LoginRole: "fleet-device", RefreshInterval: Duration(5 * time.Minute),
 		},
@@ -95,6 +110,12 @@ func (c AgentConfig) Validate() error {
 	}
 	if c.Podman.PollInterval < Duration(time.Second) {
 		errs = append(errs, fmt.Errorf(`[podman] poll_interval: %s is less than 1s; write a number with a unit in quotes, such as "5s"`, time.Duration(c.Podman.PollInterval)))
+	}
+	if c.Podman.ImageRetention < 0 {
+		errs = append(errs, errors.New("[podman] image_retention: must not be negative; 0s keeps images for ever"))
+	}
+	if c.Podman.PullJitter < 0 || c.Podman.PullJitter > maxPullJitter {
+		errs = append(errs, fmt.Errorf("[podman] pull_jitter: must be 0s to %s", time.Duration(maxPullJitter)))
 	}
 	if len(c.Labels) > wire.MaxLabels {
 		errs = append(errs, fmt.Errorf("[labels] has %d entries, at most %d", len(c.Labels), wire.MaxLabels))

@@ -3,6 +3,7 @@ package v1alpha1_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 )
@@ -46,6 +47,8 @@ func TestAgentValidateNamesTheField(t *testing.T) {
 		"handshake first":        {func(c *v1alpha1.AgentConfig) { c.NATS.URLs = []string{"tls-first://a:1", "tls-first://b:2"} }, ""},
 		"handshake first at one": {func(c *v1alpha1.AgentConfig) { c.NATS.URLs = []string{"tls-first://a:1", "tls://b:2"} }, "must start with tls-first://, or none"},
 		"podman over TCP":        {func(c *v1alpha1.AgentConfig) { c.Podman.Socket = "tcp://127.0.0.1:8080" }, "[podman] socket"},
+		"negative retention":     {func(c *v1alpha1.AgentConfig) { c.Podman.ImageRetention = -1 }, "[podman] image_retention"},
+		"jitter of days":         {func(c *v1alpha1.AgentConfig) { c.Podman.PullJitter = v1alpha1.Duration(48 * time.Hour) }, "[podman] pull_jitter: must be 0s to 24h"},
 		"polling too fast":       {func(c *v1alpha1.AgentConfig) { c.Podman.PollInterval = 1 }, "[podman] poll_interval"},
 		"unknown credentials":    {func(c *v1alpha1.AgentConfig) { c.Credentials.Type = "magic" }, "[credentials] type"},
 		"no credentials":         {func(c *v1alpha1.AgentConfig) { c.Credentials = v1alpha1.Credentials{} }, "[credentials] type"},
@@ -202,5 +205,23 @@ func TestDurationText(t *testing.T) {
 	}
 	if err := d.UnmarshalText([]byte("90")); err == nil || !strings.Contains(err.Error(), "unit") {
 		t.Errorf("a number without a unit: got error %v", err)
+	}
+}
+
+func TestSize(t *testing.T) {
+	for text, want := range map[string]v1alpha1.Size{"0": 0, "1": 1, "1000": 1000, "1Ki": 1024, "512Mi": 512 << 20, "1Gi": 1 << 30, "2Ti": 2 << 40} {
+		var got v1alpha1.Size
+		if err := got.UnmarshalText([]byte(text)); err != nil || got != want {
+			t.Errorf("%s: %d, %v, want %d", text, got, err, want)
+		}
+		if back, err := want.MarshalText(); err != nil || string(back) != text {
+			t.Errorf("%d: %s, %v, want %s", want, back, err, text)
+		}
+	}
+	for _, text := range []string{"", "Gi", "1GB", "1G", "-1Gi", "1.5Gi", "9999999Ti", "5%", "1 Gi"} {
+		var got v1alpha1.Size
+		if err := got.UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), `such as "512Mi"`) {
+			t.Errorf("%q: %d, %v", text, got, err)
+		}
 	}
 }
