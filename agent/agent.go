@@ -17,6 +17,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/nationtech/harmony-fleet/agent/bus"
+	"github.com/nationtech/harmony-fleet/agent/hold"
 	"github.com/nationtech/harmony-fleet/agent/podman"
 	"github.com/nationtech/harmony-fleet/agent/reconcile"
 	"github.com/nationtech/harmony-fleet/agent/secret"
@@ -43,6 +44,8 @@ type agent struct {
 	device  wire.DeviceID
 	session string
 	started time.Time
+	// news is sent to when the device has to be described anew.
+	news    chan struct{}
 	podman  *podman.Client
 	store   *store.Store
 	manager *workload.Manager
@@ -76,6 +79,7 @@ func Run(ctx context.Context, cfg v1alpha1.AgentConfig, options Options) error {
 		device:  wire.DeviceID(cfg.Agent.DeviceID),
 		session: newSession(),
 		started: time.Now(),
+		news:    make(chan struct{}, 1),
 		podman:  podman.New(cfg.Podman.Socket),
 		store:   files,
 		above:   supervisor.New(options.Log.WithName("supervisor")),
@@ -104,6 +108,7 @@ func (a *agent) assemble() error {
 		ImageRetention: time.Duration(a.cfg.Podman.ImageRetention),
 		Log:            a.Log.WithName("workload"),
 		Report:         a.putState,
+		Held:           a.changed,
 		Alive:          a.above.Alive,
 		Pulse:          a.above.Pulse(),
 	}
@@ -170,6 +175,14 @@ func Target(cfg v1alpha1.AgentConfig, log logr.Logger) bus.Target {
 func (a *agent) putState(id wire.DeploymentID, state *wire.DeviceState) {
 	if err := a.bus.PutState(id, state); err != nil {
 		a.Log.Error(err, "state not reported", "deployment", id.String())
+	}
+}
+
+// changed has the device described anew, with its hold or without.
+func (a *agent) changed(*hold.Hold) {
+	select {
+	case a.news <- struct{}{}:
+	default:
 	}
 }
 

@@ -81,10 +81,20 @@ func (a *agent) describe(ctx context.Context) {
 		info := wire.DeviceInfo{Labels: a.cfg.Labels, Inventory: inventory.Collect("/")}
 		info.Inventory.AgentVersion = a.Version
 		info.Inventory.PodmanVersion, info.Inventory.DiskBytes = version, int64(disk)
+		if h := a.manager.Hold(); h != nil {
+			info.Hold = &wire.Hold{Until: h.Until, By: h.By}
+		}
 		if err := a.bus.PutInfo(info); err != nil {
 			a.Log.Error(err, "device not described")
 		}
-		if !backoff.Sleep(ctx, wait) {
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-a.news:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
 			return
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/nationtech/harmony-fleet/agent/backoff"
+	"github.com/nationtech/harmony-fleet/agent/hold"
 	"github.com/nationtech/harmony-fleet/agent/store"
 	"github.com/nationtech/harmony-fleet/apis/score"
 	"github.com/nationtech/harmony-fleet/apis/wire"
@@ -105,6 +106,7 @@ func (r *reader) read(ctx context.Context) error {
 		return r.refuse(sequence, err)
 	}
 	next, missing := compare(manifest, held)
+	next.Hold = r.hold(manifest, held.Hold)
 	next.Trust = store.Trust{Configured: r.TrustedKeys, Named: manifest.Keys}
 	if err := r.fetch(ctx, next, missing); err != nil {
 		return err
@@ -116,6 +118,19 @@ func (r *reader) read(ctx context.Context) error {
 	r.Refused(nil)
 	r.Log.Info("desired state applied", "generation", next.Generation, "deployments", len(next.Deployments), "changed", len(missing))
 	return r.reached(sequence)
+}
+
+// hold is what the manifest asks for. One that is held already was set when it was
+// first seen.
+func (r *reader) hold(manifest wire.Manifest, held hold.Hold) hold.Hold {
+	if manifest.HoldUntil.IsZero() {
+		return hold.Hold{}
+	}
+	next := hold.Hold{Set: r.Now(), Until: manifest.HoldUntil, By: wire.HeldByCluster}.Plain()
+	if held.Until.Equal(next.Until) {
+		next.Set = held.Set
+	}
+	return next
 }
 
 // refuse keeps what is held, and says why.

@@ -6,12 +6,8 @@ package hold
 import (
 	"fmt"
 	"time"
-)
 
-// Who may ask.
-const (
-	ByDevice  = "this device"
-	ByCluster = "the cluster"
+	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
 // Longest is how long a hold may be: a device that is forgotten in one follows again.
@@ -22,17 +18,23 @@ type Hold struct {
 	// Set is when it was asked for, and Until when it ends, both by this device's clock.
 	Set   time.Time `json:"set"`
 	Until time.Time `json:"until"`
-	// By is who asked, in words for people.
-	By string `json:"by"`
+	// By is who asked.
+	By wire.Holder `json:"by"`
 }
 
 // String is what a person is told.
 func (h Hold) String() string {
-	return fmt.Sprintf("held until %s by %s", h.Until.UTC().Format(time.RFC3339), h.By)
+	return fmt.Sprintf("held until %s by the %s", h.Until.UTC().Format(time.RFC3339), h.By)
+}
+
+// Plain is the hold with its times such that equal holds are equal in Go.
+func (h Hold) Plain() Hold {
+	h.Set, h.Until = h.Set.UTC().Round(0), h.Until.UTC().Round(0)
+	return h
 }
 
 // New is a hold from now on. It fails with what to write instead.
-func New(now time.Time, length time.Duration, by string) (Hold, error) {
+func New(now time.Time, length time.Duration, by wire.Holder) (Hold, error) {
 	if length <= 0 || length > Longest {
 		return Hold{}, fmt.Errorf("a hold of %s: want more than 0s and at most %s", length, Longest)
 	}

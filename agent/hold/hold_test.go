@@ -6,17 +6,18 @@ import (
 	"time"
 
 	"github.com/nationtech/harmony-fleet/agent/hold"
+	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
 var now = time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
 
 func TestNew(t *testing.T) {
-	h, err := hold.New(now, 2*time.Hour, hold.ByDevice)
-	if err != nil || h.String() != "held until 2026-03-04T14:00:00Z by this device" {
+	h, err := hold.New(now, 2*time.Hour, wire.HeldByDevice)
+	if err != nil || h.String() != "held until 2026-03-04T14:00:00Z by the device" {
 		t.Errorf("got %s, %v", h, err)
 	}
 	for _, length := range []time.Duration{0, -time.Hour, hold.Longest + 1} {
-		if _, err := hold.New(now, length, hold.ByDevice); err == nil || !strings.Contains(err.Error(), "at most 720h") {
+		if _, err := hold.New(now, length, wire.HeldByDevice); err == nil || !strings.Contains(err.Error(), "at most 720h") {
 			t.Errorf("%s: error %v", length, err)
 		}
 	}
@@ -24,7 +25,7 @@ func TestNew(t *testing.T) {
 
 // The clock of a device without a battery starts anywhere, and is set later.
 func TestLeft(t *testing.T) {
-	h, err := hold.New(now, 2*time.Hour, hold.ByDevice)
+	h, err := hold.New(now, 2*time.Hour, wire.HeldByDevice)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
-func (m *model) held() { m.hold = &hold.Hold{Until: m.now.Add(time.Hour), By: hold.ByDevice} }
+func (m *model) held() { m.hold = &hold.Hold{Until: m.now.Add(time.Hour), By: wire.HeldByDevice} }
 
 // cut cuts the power while the containers run.
 func (m *model) cut() {

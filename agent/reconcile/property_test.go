@@ -92,7 +92,7 @@ func TestEveryHistoryEndsWhereItShould(t *testing.T) {
 			},
 			"sick":  func(*rapid.T) { m.unhealthy = true },
 			"well":  func(*rapid.T) { m.unhealthy = false },
-			"hold":  func(*rapid.T) { m.hold = &hold.Hold{Until: m.now.Add(time.Hour), By: hold.ByDevice} },
+			"hold":  func(*rapid.T) { m.hold = &hold.Hold{Until: m.now.Add(time.Hour), By: wire.HeldByDevice} },
 			"go on": func(*rapid.T) { m.hold = nil },
 			"":      func(*rapid.T) { checkRules() },
 		}))

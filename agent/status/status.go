@@ -74,7 +74,7 @@ func (v View) Print(w io.Writer, now time.Time) error {
 		p.line("broker\t%s", p.broker(r.Broker))
 		p.line("wanted\t%s", wanted(r))
 		if r.Hold != nil {
-			p.line("HELD\tuntil %s (%s) by %s: what runs is kept running, and nothing else is done", r.Hold.Until.Local().Format(time.DateTime), p.until(r.Hold.Until), r.Hold.By)
+			p.line("HELD\tuntil %s (%s) by the %s: what runs is kept running, and nothing else is done", r.Hold.Until.Local().Format(time.DateTime), p.until(r.Hold.Until), r.Hold.By)
 		}
 		if r.Secrets != "" {
 			p.line("secrets\tnot looked at: %s", wire.CleanText(r.Secrets, wire.MaxMessage))

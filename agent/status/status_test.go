@@ -38,7 +38,7 @@ func TestPrint(t *testing.T) {
 	twin.Twin = "another agent has this device id\x1b[31m"
 	held := report
 	held.Deployments = nil
-	held.Hold = &hold.Hold{Until: now.Add(90 * time.Minute), By: hold.ByDevice}
+	held.Hold = &hold.Hold{Until: now.Add(90 * time.Minute), By: wire.HeldByDevice}
 	containers := []reconcile.Container{
 		{ID: "3f2a1b4c5d6e7f", Key: reconcile.Key{Deployment: id("web"), Service: "web"}, State: reconcile.Running, Started: ago(time.Hour)},
 		{ID: "00112233445566", Key: reconcile.Key{Deployment: id("old"), Service: "job"}, State: reconcile.Exited, Exited: ago(time.Second), ExitCode: 3},
@@ -96,7 +96,7 @@ CONFLICT  another agent has this device id [31m
 agent   running
 broker  connected since 2026-03-04 10:00:00 (2h0m0s ago)
 wanted  generation 12, deployments: 0
-HELD    until 2026-03-04 13:30:00 (in 1h30m0s) by this device: what runs is kept running, and nothing else is done
+HELD    until 2026-03-04 13:30:00 (in 1h30m0s) by the device: what runs is kept running, and nothing else is done
 `,
 		},
 		"Never": {

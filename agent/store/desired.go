@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/nationtech/harmony-fleet/agent/hold"
 	"github.com/nationtech/harmony-fleet/apis/score"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
@@ -17,6 +18,8 @@ type Desired struct {
 	Generation  uint64
 	Deployments map[wire.DeploymentID]Workload
 	Trust       Trust
+	// Hold is what the manifest asks for; zero for nothing, or when it is over.
+	Hold hold.Hold
 }
 
 // Trust is whose signature the next manifest must have.
@@ -52,6 +55,7 @@ type desiredJSON struct {
 	Generation  uint64              `json:"generation"`
 	Deployments map[string]Workload `json:"deployments"`
 	Trust       Trust               `json:"trust"`
+	Hold        hold.Hold           `json:"hold,omitzero"`
 }
 
 // ErrDamaged says that a saved file cannot be read.
@@ -81,7 +85,7 @@ func decodeDesired(data []byte) (Desired, error) {
 	if file.Generation == 0 || file.Deployments == nil {
 		return Desired{}, errors.New("generation or deployments is missing")
 	}
-	d := Desired{Generation: file.Generation, Trust: file.Trust, Deployments: make(map[wire.DeploymentID]Workload, len(file.Deployments))}
+	d := Desired{Generation: file.Generation, Trust: file.Trust, Hold: file.Hold.Plain(), Deployments: make(map[wire.DeploymentID]Workload, len(file.Deployments))}
 	for token, w := range file.Deployments {
 		id, err := wire.ParseDeploymentToken(token)
 		if err != nil {
@@ -98,7 +102,7 @@ func decodeDesired(data []byte) (Desired, error) {
 // SaveDesired makes d durable before it returns. After an error, such as a full
 // disk, the file has what it had.
 func (s *Store) SaveDesired(d Desired) error {
-	file := desiredJSON{Generation: d.Generation, Trust: d.Trust, Deployments: make(map[string]Workload, len(d.Deployments))}
+	file := desiredJSON{Generation: d.Generation, Trust: d.Trust, Hold: d.Hold, Deployments: make(map[string]Workload, len(d.Deployments))}
 	for id, w := range d.Deployments {
 		file.Deployments[id.Token()] = w
 	}

@@ -20,8 +20,7 @@ func (s *Store) LoadHold() (hold.Hold, error) {
 	}
 	var h hold.Hold
 	if err = json.Unmarshal(data, &h); err == nil {
-		h.Set, h.Until = h.Set.UTC(), h.Until.UTC() // so that equal ones are equal
-		return h, nil
+		return h.Plain(), nil
 	}
 	return hold.Hold{}, s.setAside(holdFile, err)
 }

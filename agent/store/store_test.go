@@ -46,6 +46,11 @@ func TestDesiredSurvives(t *testing.T) {
 	}
 	// Bytes that no JSON encoder would keep as they are.
 	want := desired(7, `{"podmanV0": {"a<b>":1}}`, "\xff\x00")
+	h, err := hold.New(time.Now(), time.Hour, wire.HeldByCluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.Hold = h
 	for _, d := range []store.Desired{desired(6, "old"), want} {
 		if err := s.SaveDesired(d); err != nil {
 			t.Fatal(err)
@@ -202,7 +207,7 @@ func TestSecrets(t *testing.T) {
 
 func TestHoldSurvives(t *testing.T) {
 	s, dir := open(t)
-	h, err := hold.New(time.Now(), time.Hour, hold.ByDevice)
+	h, err := hold.New(time.Now(), time.Hour, wire.HeldByDevice)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -375,7 +375,7 @@ func TestHeld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := hold.New(time.Now(), time.Hour, hold.ByDevice)
+	h, err := hold.New(time.Now(), time.Hour, wire.HeldByDevice)
 	if err == nil {
 		err = disk.SaveHold(h)
 	}

@@ -58,7 +58,7 @@ func (none) Used([]string)                                     {}
 func (none) Secrets() map[reconcile.SecretKey]reconcile.Secret { return nil }
 func (none) Changed() <-chan struct{}                          { return nil }
 
-// Options of a Manager; Secrets, Clock and Report may be left out.
+// Options of a Manager; Secrets, Clock, Report and Held may be left out.
 type Options struct {
 	Device wire.DeviceID
 	Podman Runtime
@@ -82,6 +82,9 @@ type Options struct {
 	// Report hears of each new state of a Deployment, and of nil when nothing of
 	// it is left here. It is called from the loop and must not block.
 	Report func(wire.DeploymentID, *wire.DeviceState)
+	// Held hears why nothing is changed from now on, and nil when things are again; it
+	// is called as Report is.
+	Held func(*hold.Hold)
 }
 
 // Manager runs the loop.
@@ -116,6 +119,9 @@ func New(o Options) (*Manager, error) {
 	}
 	if o.Report == nil {
 		o.Report = func(wire.DeploymentID, *wire.DeviceState) {}
+	}
+	if o.Held == nil {
+		o.Held = func(*hold.Hold) {}
 	}
 	o.Pulls.Device = o.Device
 	m := &Manager{options: o, wake: make(chan struct{}, 1), known: map[wire.DeploymentID]known{}}

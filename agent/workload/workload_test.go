@@ -358,7 +358,7 @@ func TestHold(t *testing.T) {
 		t.Fatal(err)
 	}
 	held := func(length time.Duration) hold.Hold {
-		h, err := hold.New(time.Now(), length, hold.ByDevice)
+		h, err := hold.New(time.Now(), length, wire.HeldByDevice)
 		if err == nil {
 			err = disk.SaveHold(h)
 		}
@@ -404,8 +404,23 @@ func TestHold(t *testing.T) {
 		if left, err := disk.LoadHold(); err != nil || left != (hold.Hold{}) {
 			t.Errorf("the hold is still there: %s, %v", left, err)
 		}
+		ordered := want(3, map[string]string{"a": "app:3"})
+		ordered.Hold = hold.Hold{Set: time.Now(), Until: time.Now().Add(2 * time.Hour), By: wire.HeldByCluster}.Plain()
+		apply(t, m, ordered)
+		held(time.Hour)
+		pass(time.Minute)
+		if got := m.Hold(); got == nil || *got != ordered.Hold || stateOf(m, "a") != "Pending/Held" {
+			t.Errorf("held by the cluster for longer: %v, a is %s", got, stateOf(m, "a"))
+		}
+		pass(2 * time.Hour)
+		if stateOf(m, "a") != "Succeeded/Running" || m.Desired().Hold != (hold.Hold{}) {
+			t.Errorf("after the cluster's hold: %s, %v", stateOf(m, "a"), m.Desired().Hold)
+		}
+		if kept, err := disk.LoadDesired(); err != nil || kept.Generation != 3 || kept.Hold != (hold.Hold{}) {
+			t.Errorf("on the disk: %+v, %v", kept, err)
+		}
 		h = held(time.Hour)
-		apply(t, m, want(3, nil))
+		apply(t, m, want(4, nil))
 		pass(6 * time.Second)
 		if err := disk.RemoveHold(h); err != nil {
 			t.Fatal(err)

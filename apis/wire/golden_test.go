@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nationtech/harmony-fleet/apis/score"
 	"github.com/nationtech/harmony-fleet/apis/wire"
@@ -42,6 +43,10 @@ func TestGoldenBytes(t *testing.T) {
 		"manifest-empty.json": func() ([]byte, error) {
 			return testSigner(1).Sign("pi-1", wire.Manifest{Generation: 8, NotAfter: notAfter})
 		},
+		"manifest-held.json": func() ([]byte, error) {
+			return testSigner(1).Sign("pi-1", wire.Manifest{Generation: 9, NotAfter: notAfter, HoldUntil: notAfter.Add(time.Hour)})
+		},
+		"info-held.json": wire.DeviceInfo{Hold: &wire.Hold{Until: notAfter, By: wire.HeldByCluster}}.Encode,
 		"info.json": wire.DeviceInfo{Labels: map[string]string{"group": "a", "arch": "arm64"}, Inventory: wire.Inventory{
 			Hostname: "pi", Architecture: "arm64", OperatingSystem: "Debian GNU/Linux 12 (bookworm)", KernelVersion: "6.1.0",
 			PodmanVersion: "4.3.1", AgentVersion: "0.1.0", CPUModel: "Cortex-A76", CPUCount: 4, MemoryBytes: 8 << 30, DiskBytes: 64 << 30}}.Encode,

@@ -16,6 +16,8 @@ type DeviceInfo struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	// Inventory of hardware and software.
 	Inventory Inventory `json:"inventory"`
+	// Hold is why the device changes nothing now; nil when it does.
+	Hold *Hold `json:"hold,omitempty"`
 }
 
 // Inventory is a snapshot of a device's hardware and software.
@@ -79,6 +81,9 @@ func DecodeDeviceInfo(data []byte) (DeviceInfo, error) {
 		if key == "" || len(key) > MaxLabelText || len(value) > MaxLabelText {
 			return DeviceInfo{}, malformed("device info", "a label's key is empty, or its key or value is too long")
 		}
+	}
+	if d.Hold != nil && (d.Hold.Until.IsZero() || d.Hold.By != HeldByDevice && d.Hold.By != HeldByCluster) {
+		return DeviceInfo{}, malformed("device info", "hold needs until, and by must be device or cluster")
 	}
 	inv := &d.Inventory
 	if inv.CPUCount < 0 || inv.MemoryBytes < 0 || inv.DiskBytes < 0 {

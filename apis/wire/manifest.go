@@ -27,6 +27,9 @@ type Manifest struct {
 	// NotAfter is when it ceases to be taken over, in whole seconds. What a device
 	// has taken over goes on.
 	NotAfter time.Time `json:"notAfter"`
+	// HoldUntil is until when the device shall change nothing of what it runs, in whole
+	// seconds; zero when it may. An agent that is too old for it goes on.
+	HoldUntil time.Time `json:"holdUntil,omitzero"`
 	// Keys are the public nkeys that may sign the next manifest.
 	Keys []string `json:"keys"`
 	// Deployments holds an entry for each of the device's keys, under
@@ -49,6 +52,7 @@ func (m Manifest) encode() ([]byte, error) {
 		m.Deployments = map[string]ManifestEntry{}
 	}
 	m.NotAfter = m.NotAfter.UTC().Truncate(time.Second)
+	m.HoldUntil = m.HoldUntil.UTC().Truncate(time.Second)
 	return encode("manifest", m)
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/nationtech/harmony-fleet/agent/hold"
 	"github.com/nationtech/harmony-fleet/agent/status"
 	"github.com/nationtech/harmony-fleet/agent/store"
+	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
 // off is the operand that ends a hold.
@@ -24,7 +25,7 @@ func (c *command) length() (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf(`hold %q: want a duration such as 90m or 2h, or "off"`, c.operand)
 	}
-	_, err = hold.New(time.Time{}, length, hold.ByDevice)
+	_, err = hold.New(time.Time{}, length, wire.HeldByDevice)
 	return length, err
 }
 
@@ -57,7 +58,7 @@ func (p program) hold(c command) error {
 }
 
 func (p program) begin(files *store.Store, length time.Duration) error {
-	h, err := hold.New(time.Now(), length, hold.ByDevice)
+	h, err := hold.New(time.Now(), length, wire.HeldByDevice)
 	if err == nil {
 		err = files.SaveHold(h)
 	}
@@ -81,7 +82,7 @@ func (p program) release(files *store.Store) error {
 		fmt.Fprintln(p.out, "the hold is over")
 	}
 	report, err := files.LoadReport()
-	if err == nil && report.Hold != nil && report.Hold.By == hold.ByCluster {
+	if err == nil && report.Hold != nil && report.Hold.By == wire.HeldByCluster {
 		fmt.Fprintf(p.out, "the device is still %s, where it must be ended\n", report.Hold)
 	}
 	return nil
