@@ -15,7 +15,7 @@ LINT := $(CACHE)/golangci-lint-$(LINT_VERSION)/golangci-lint
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## the whole system on this machine, with a menu of commands to try; AUTH=1 with OpenID provider and OpenBao; AUTO=1 runs its regression and exits
@@ -72,6 +72,14 @@ repo: ## a signed repository for apt and dnf in dist/repo: URL=where devices fin
 smoke: ## what people do, on a real cluster; CLUSTER=source, kind, k3d or existing (KUBECONFIG=, LOAD=command for image archives), CLUSTERS=how many at a time, STORY=one alone, KEEP=1 leaves it up
 	FLEET_SMOKE=$(or $(CLUSTER),auto) go test -count=1 -timeout 30m ./smoke/cluster
 	go run ./smoke/cmd/smoke -cluster "$(CLUSTER)" -load "$(LOAD)" -clusters $(or $(CLUSTERS),3) -story "$(STORY)" $(if $(KEEP),-keep)
+
+.PHONY: smoke-arm64
+smoke-arm64: ## the story of a virtual machine, which is an arm64 one, on a cluster made from source
+	DEVICE_ARCH=arm64 go run ./smoke/cmd/smoke -cluster source -story vm
+
+.PHONY: vm
+vm: ## a virtual machine with podman and the agent to try, with ssh, console and a menu: ARCH=amd64 or arm64
+	go run ./smoke/cmd/vm $(if $(ARCH),-arch $(ARCH))
 
 .PHONY: generate
 generate: ## write every generated file; `go run ./gen -check` tells what has drifted

@@ -40,18 +40,19 @@ const buildTimeout = 5 * time.Minute
 
 // Hello is an image of the hello program (see its folder) for this machine,
 // which answers version. Its entrypoint is /hello; commands are its flags.
-func Hello(version string) (v1.Image, error) { return hello(version, runtime.GOARCH) }
+func Hello(version string) (v1.Image, error) { return HelloFor(version, runtime.GOARCH) }
 
 // WrongArch is the hello image for an architecture that this machine is not: it
 // can be pulled, and its program cannot be executed.
 func WrongArch(version string) (v1.Image, error) {
 	if runtime.GOARCH == "arm64" {
-		return hello(version, "amd64")
+		return HelloFor(version, "amd64")
 	}
-	return hello(version, "arm64")
+	return HelloFor(version, "arm64")
 }
 
-func hello(version, arch string) (v1.Image, error) {
+// HelloFor is the hello image for an architecture.
+func HelloFor(version, arch string) (v1.Image, error) {
 	return program{name: "hello", source: helloSource, arch: arch}.image(v1.Config{
 		Env:          []string{"VERSION=" + version},
 		ExposedPorts: map[string]struct{}{fmt.Sprintf("%d/tcp", Port): {}},

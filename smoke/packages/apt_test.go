@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/nationtech/harmony-fleet/agent/podman"
+	"github.com/nationtech/harmony-fleet/smoke/shop"
 )
 
 const apt = "apt-get --quiet --yes "
@@ -58,22 +59,21 @@ func TestApt(t *testing.T) {
 func TestAptTrust(t *testing.T) {
 	s := open(t)
 	d := newDevice(t)
-	must(t, d.root.Write("usr/share/keyrings/harmony-fleet.gpg", string(s.trust.Binary)))
-	sources, _, err := s.trust.Sources()
+	must(t, d.root.Write("usr/share/keyrings/harmony-fleet.gpg", string(s.Trust.Binary)))
+	sources, _, err := s.Trust.Sources()
 	must(t, err)
 	must(t, d.root.Write("etc/apt/sources.list.d/harmony-fleet.sources", string(sources)))
 	update := apt + "update -o Dir::Etc::sourcelist=/dev/null -o APT::Update::Error-Mode=any"
 	d.does(update)
 
-	thief, err := newKey(t.TempDir())
+	thief, err := shop.NewKey(t.TempDir())
 	must(t, err)
-	foreign := shop{packages: s.packages, trust: s.trust, dir: filepath.Join(s.dir, "foreign")}
-	must(t, foreign.publish(t.Context(), thief))
+	must(t, s.Publish(t.Context(), thief, filepath.Join(s.Repository(), "foreign")))
 	must(t, d.root.Write("etc/apt/sources.list.d/harmony-fleet.sources", strings.Replace(string(sources), "/deb", "/foreign/deb", 1)))
 	d.fails(update, "NO_PUBKEY")
 
-	changed := filepath.Join(s.dir, "changed")
-	must(t, exec.Command("cp", "--archive", filepath.Join(s.dir, "deb"), changed).Run())
+	changed := filepath.Join(s.Repository(), "changed")
+	must(t, exec.Command("cp", "--archive", filepath.Join(s.Repository(), "deb"), changed).Run())
 	must(t, d.root.Write("etc/apt/sources.list.d/harmony-fleet.sources", strings.Replace(string(sources), "/deb", "/changed", 1)))
 	d.does(update)
 	list, err := filepath.Glob(changed + "/pool/main/fleet-agent_0.0.9-1_amd64.deb")
@@ -109,7 +109,7 @@ func TestDebForeign(t *testing.T) {
 func TestLint(t *testing.T) {
 	s := open(t)
 	var debs, rpms []string
-	for _, p := range s.packages {
+	for _, p := range s.Packages {
 		if p.Format == "deb" {
 			debs = append(debs, p.Path)
 		} else {

@@ -11,6 +11,8 @@ import (
 	_ "github.com/goreleaser/nfpm/v2/rpm" // what the test's own package is
 
 	"github.com/nationtech/harmony-fleet/agent/podman"
+	"github.com/nationtech/harmony-fleet/release/packages"
+	"github.com/nationtech/harmony-fleet/smoke/shop"
 )
 
 // dnf installs into a device from outside, as is done for images. There is no Fedora
@@ -21,7 +23,7 @@ type dnf struct {
 	repo string
 }
 
-func newDnf(t *testing.T, s shop) dnf {
+func newDnf(t *testing.T, s shelf) dnf {
 	t.Helper()
 	d := dnf{newDevice(t), t.TempDir()}
 	there := nfpm.WithDefaults(&nfpm.Info{
@@ -65,11 +67,11 @@ func (d dnf) run(file string, args ...string) (string, error) {
 }
 
 // file describes the repository, with the key where the host finds it.
-func (d dnf) file(s shop) string {
+func (d dnf) file(trust packages.Trust) string {
 	d.Helper()
 	key := filepath.Join(d.repo, "key.asc")
-	must(d.T, os.WriteFile(key, s.trust.Armored, 0o600))
-	_, text, err := s.trust.Sources()
+	must(d.T, os.WriteFile(key, trust.Armored, 0o600))
+	_, text, err := trust.Sources()
 	must(d.T, err)
 	return strings.Replace(string(text), "file:///etc/pki/rpm-gpg/RPM-GPG-KEY-harmony-fleet", "file://"+key, 1)
 }
@@ -80,7 +82,7 @@ func TestDnf(t *testing.T) {
 		t.Run(arch, func(t *testing.T) {
 			s := open(t)
 			d := newDnf(t, s)
-			file := d.file(s)
+			file := d.file(s.Trust)
 			does := func(args ...string) string {
 				t.Helper()
 				out, err := d.run(file, append(args, "--forcearch="+arch)...)
@@ -124,7 +126,7 @@ func TestDnf(t *testing.T) {
 func TestDnfForeign(t *testing.T) {
 	s := open(t)
 	d := newDnf(t, s)
-	file := d.file(s)
+	file := d.file(s.Trust)
 	for what, why := range map[string]string{
 		s.find(t, "fleet-agent-0.0.9-1", "aarch64.rpm"): "package fleet-agent-0.0.9-1.aarch64 does not have a compatible architecture",
 		"fleet-agent.aarch64":                           "No match for argument: fleet-agent.aarch64",
@@ -140,19 +142,17 @@ func TestDnfForeign(t *testing.T) {
 func TestDnfTrust(t *testing.T) {
 	s := open(t)
 	d := newDnf(t, s)
-	thief, err := newKey(t.TempDir())
+	thief, err := shop.NewKey(t.TempDir())
 	must(t, err)
-	foreign := shop{packages: s.packages, trust: s.trust, dir: filepath.Join(s.dir, "foreign-rpm")}
-	must(t, foreign.publish(t.Context(), thief))
-	file := strings.Replace(d.file(s), "/rpm/", "/foreign-rpm/rpm/", 1)
+	must(t, s.Publish(t.Context(), thief, filepath.Join(s.Repository(), "foreign-rpm")))
+	file := strings.Replace(d.file(s.Trust), "/rpm/", "/foreign-rpm/rpm/", 1)
 	if out, err := d.run(file, "install", "fleet-agent"); err == nil || !strings.Contains(out, "repomd.xml GPG signature verification error") {
 		t.Errorf("an index of another key: %v\n%s", err, out)
 	}
 	// The index is of a key that is trusted, and the packages are another's.
 	binary, armored, err := thief.Public()
 	must(t, err)
-	foreign.trust.Binary, foreign.trust.Armored = binary, armored
-	file = strings.Replace(d.file(foreign), "/rpm/", "/foreign-rpm/rpm/", 1)
+	file = strings.Replace(d.file(packages.Trust{URL: s.Trust.URL, Binary: binary, Armored: armored}), "/rpm/", "/foreign-rpm/rpm/", 1)
 	if out, err := d.run(file, "install", "fleet-agent"); err == nil || !strings.Contains(out, "GPG check FAILED") {
 		t.Errorf("packages of another key: %v\n%s", err, out)
 	}

@@ -28,7 +28,7 @@ func TestDocs(t *testing.T) {
 	if len(install) != 2 || len(blocks["Without the internet"]) == 0 {
 		t.Fatalf("the document has the blocks %q", blocks)
 	}
-	d.does("set -e\n" + strings.ReplaceAll(install[0], address, s.url))
+	d.does("set -e\n" + strings.ReplaceAll(install[0], address, s.Trust.URL))
 	d.has(true, "usr/bin/fleet-agent")
 
 	d.does(apt + "purge fleet-agent")
@@ -38,7 +38,7 @@ func TestDocs(t *testing.T) {
 	d.has(true, "usr/bin/fleet-agent")
 
 	for _, url := range regexp.MustCompile(address+`/\S+`).FindAllString(install[1], -1) {
-		response, err := http.Get(strings.Replace(url, address, s.url, 1))
+		response, err := http.Get(strings.Replace(url, address, s.Trust.URL, 1))
 		must(t, err)
 		response.Body.Close()
 		if response.StatusCode != http.StatusOK {

@@ -4,30 +4,19 @@
 package packages_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
-
-	"github.com/ProtonMail/go-crypto/openpgp"
-	"github.com/ProtonMail/go-crypto/openpgp/armor"
-	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
 	"github.com/nationtech/harmony-fleet/release/packages"
-	"github.com/nationtech/harmony-fleet/release/pgp"
-	"github.com/nationtech/harmony-fleet/release/repository"
-	"github.com/nationtech/harmony-fleet/release/source"
 	"github.com/nationtech/harmony-fleet/smoke/debian"
 	"github.com/nationtech/harmony-fleet/smoke/rootfs"
+	"github.com/nationtech/harmony-fleet/smoke/shop"
 )
 
 // Versions of the packages, the older first, and how package managers spell them.
@@ -36,17 +25,12 @@ const (
 	newer = "0.0.9"
 )
 
-// shop is where packages are had: a repository behind a web server. All tests share
-// one, and each makes its own key anew where it needs another.
-type shop struct {
-	url, dir string
-	packages []packages.Package
-	trust    packages.Trust
-}
+// shelf is the shop that all tests share, with both versions for both architectures.
+type shelf struct{ *shop.Shop }
 
 var (
 	once   sync.Once
-	shared shop
+	shared shelf
 	failed error
 )
 
@@ -70,17 +54,16 @@ func run(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// open is the shop with both versions for both architectures.
-func open(t *testing.T) shop {
+func open(t *testing.T) shelf {
 	t.Helper()
-	once.Do(func() { failed = shared.stock(context.Background()) })
+	once.Do(func() { failed = shared.fill(context.Background()) })
 	must(t, failed)
 	return shared
 }
 
-func (s *shop) stock(ctx context.Context) error {
+// fill opens the shop, until the process ends.
+func (s *shelf) fill(ctx context.Context) (err error) {
 	needed := []debian.Program{
-		{Package: "apt-utils", Paths: []string{"/usr/bin/apt-ftparchive"}}, {Package: "createrepo-c", Paths: []string{"/usr/bin/createrepo_c"}},
 		{Package: "dnf", Paths: []string{"/usr/bin/dnf"}}, {Package: "rpm", Paths: []string{"/usr/bin/rpm"}},
 		{Package: "lintian", Paths: []string{"/usr/bin/lintian"}}, {Package: "rpmlint", Paths: []string{"/usr/bin/rpmlint"}},
 		{Package: "qemu-user-static", Paths: []string{"/usr/bin/qemu-aarch64-static"}},
@@ -88,80 +71,18 @@ func (s *shop) stock(ctx context.Context) error {
 	if err := debian.Install(ctx, "installing packages", needed, os.Stderr); err != nil {
 		return err
 	}
-	tree, err := source.Read(ctx, ".")
-	if err != nil {
+	if s.Shop, err = shop.Open(ctx, shop.Options{Dir: work, Architectures: packages.Architectures, Progress: os.Stderr}); err != nil {
 		return err
 	}
-	key, err := newKey(work)
-	if err != nil {
-		return err
-	}
-	for _, version := range []string{older, newer} {
-		b := packages.Build{Source: tree, Architectures: packages.Architectures, Version: version, Sign: key.Detached, Progress: os.Stderr}
-		made, err := b.Agent(ctx, filepath.Join(work, "packages"))
-		if err != nil {
-			return err
-		}
-		s.packages = append(s.packages, made...)
-	}
-	s.dir = filepath.Join(work, "repo")
-	if err := os.Mkdir(s.dir, 0o755); err != nil {
-		return err
-	}
-	s.url = httptest.NewServer(http.FileServer(http.Dir(s.dir))).URL // until the process ends
-	s.trust = packages.Trust{URL: s.url}
-	if s.trust.Binary, s.trust.Armored, err = key.Public(); err != nil {
-		return err
-	}
-	keyring, err := packages.Build{Source: tree, Sign: key.Detached, Progress: os.Stderr}.Keyring(s.trust, filepath.Join(work, "packages"))
-	if err != nil {
-		return err
-	}
-	s.packages = append(s.packages, keyring...)
-	return s.publish(ctx, key)
-}
-
-// publish makes the repository, signed by a key.
-func (s shop) publish(ctx context.Context, key pgp.Key) error {
-	return repository.Repository{Packages: s.packages, Key: key, Progress: os.Stderr}.Make(ctx, s.trust, s.dir)
+	return s.Stock(ctx, older, newer)
 }
 
 // find is the path of a package whose name begins and ends so.
-func (s shop) find(t *testing.T, begin, end string) string {
+func (s shelf) find(t *testing.T, begin, end string) string {
 	t.Helper()
-	i := slices.IndexFunc(s.packages, func(p packages.Package) bool {
-		name := filepath.Base(p.Path)
-		return strings.HasPrefix(name, begin) && strings.HasSuffix(name, end)
-	})
-	if i < 0 {
-		t.Fatalf("there is no package %s…%s", begin, end)
-	}
-	return s.packages[i].Path
-}
-
-// newKey makes a key as gpg would, and reads it as a release does.
-func newKey(dir string) (pgp.Key, error) {
-	entity, err := openpgp.NewEntity("Harmony Fleet test", "", "", &packet.Config{Algorithm: packet.PubKeyAlgoRSA, RSABits: 4096, Time: func() time.Time { return time.Now().Add(-time.Hour) }})
-	if err != nil {
-		return pgp.Key{}, err
-	}
-	var text bytes.Buffer
-	w, err := armor.Encode(&text, openpgp.PrivateKeyType, nil)
-	if err == nil {
-		err = entity.SerializePrivate(w, nil)
-	}
-	if err = errors.Join(err, w.Close()); err != nil {
-		return pgp.Key{}, err
-	}
-	file, err := os.CreateTemp(dir, "key-")
-	if err != nil {
-		return pgp.Key{}, err
-	}
-	_, err = file.Write(text.Bytes())
-	if err := errors.Join(err, file.Close()); err != nil {
-		return pgp.Key{}, err
-	}
-	return pgp.ReadKey(file.Name())
+	path, err := s.Find(begin, end)
+	must(t, err)
+	return path
 }
 
 // device is a Debian of the test's own.

@@ -43,6 +43,7 @@ type Registry struct {
 	mu    sync.Mutex
 	fault Fault
 	pulls map[string]int // by repository
+	blobs map[string]int
 }
 
 // Start runs a registry on a free port of 127.0.0.1.
@@ -52,7 +53,7 @@ func Start() (*Registry, error) {
 		return nil, fmt.Errorf("starting a registry: %w", err)
 	}
 	silent := log.New(io.Discard, "", 0)
-	r := &Registry{listener: listener, images: registry.New(registry.Logger(silent)), pulls: map[string]int{}}
+	r := &Registry{listener: listener, images: registry.New(registry.Logger(silent)), pulls: map[string]int{}, blobs: map[string]int{}}
 	r.server = &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second, ErrorLog: silent}
 	go r.server.Serve(listener) //nolint:errcheck // ends with ErrServerClosed
 	return r, nil
@@ -86,6 +87,13 @@ func (r *Registry) Pulls(repository string) int {
 	return r.pulls[repository]
 }
 
+// Blobs is how many times a blob of the repository has been asked for.
+func (r *Registry) Blobs(repository string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.blobs[repository]
+}
+
 // Break makes the registry misbehave until Break(Healthy).
 func (r *Registry) Break(f Fault) {
 	r.mu.Lock()
@@ -111,8 +119,10 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	r.mu.Lock()
 	fault := r.fault
 	path := strings.TrimPrefix(request.URL.Path, "/v2/")
-	if i := strings.LastIndex(path, "/manifests/"); i > 0 && request.Method == http.MethodGet {
-		r.pulls[path[:i]]++
+	for part, counts := range map[string]map[string]int{"/manifests/": r.pulls, "/blobs/": r.blobs} {
+		if i := strings.LastIndex(path, part); i > 0 && request.Method == http.MethodGet {
+			counts[path[:i]]++
+		}
 	}
 	r.mu.Unlock()
 	switch fault {

@@ -1,7 +1,7 @@
 // Package rootfs supplies folders with a whole Debian in them, in which tests install
-// packages as on a device. They are made by debootstrap, once for all tests, and what
+// packages as on a device, and of which disks are made. debootstrap makes them, and what
 // runs in one has its own processes and mounts. No systemd runs there: a virtual
-// machine is for that.
+// machine is for that, see package vm.
 package rootfs
 
 import (
@@ -25,9 +25,8 @@ import (
 // which the agent works with.
 const Suite = "bookworm"
 
-// included are packages that debootstrap installs beyond the smallest system, and
-// added those whose dependencies it does not resolve: what a device has before it gets
-// an agent.
+// Packages beyond the smallest system: what every Debian here has, and what a device has
+// before it gets an agent.
 const (
 	included = "systemd,ca-certificates"
 	added    = "podman runc"
@@ -36,16 +35,15 @@ const (
 // Root is a folder with a Debian.
 type Root string
 
-// Debian copies a fresh Debian to a new folder.
+// Debian copies a fresh Debian to a new folder. It is made once for all tests.
 func Debian(ctx context.Context, to string, progress io.Writer) (Root, error) {
-	programs := []debian.Program{{Package: "debootstrap", Paths: []string{"/usr/sbin/debootstrap"}}}
-	if err := debian.Install(ctx, "a Debian in a folder", programs, progress); err != nil {
-		return "", err
-	}
 	key := strings.Join([]string{"root", Suite, runtime.GOARCH, included, strings.ReplaceAll(added, " ", ",")}, "-")
 	cached, err := tools.Cached(ctx, key, func(dir string) error {
-		fmt.Fprintf(progress, "installing Debian %s in a folder, which takes minutes\n", Suite)
-		return bootstrap(ctx, filepath.Join(dir, "root"))
+		root, err := Bootstrap(ctx, filepath.Join(dir, "root"), runtime.GOARCH, progress)
+		if err != nil {
+			return err
+		}
+		return root.Install(ctx, added)
 	})
 	if err != nil {
 		return "", err
@@ -56,17 +54,28 @@ func Debian(ctx context.Context, to string, progress io.Writer) (Root, error) {
 	return Root(to), nil
 }
 
-func bootstrap(ctx context.Context, dir string) error {
+// Bootstrap installs the smallest Debian, for an architecture, into a new folder.
+func Bootstrap(ctx context.Context, dir, arch string, progress io.Writer) (Root, error) {
+	programs := []debian.Program{{Package: "debootstrap", Paths: []string{"/usr/sbin/debootstrap"}}}
+	if err := debian.Install(ctx, "a Debian in a folder", programs, progress); err != nil {
+		return "", err
+	}
 	mirror, err := mirror(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
-	cmd := exec.CommandContext(ctx, "debootstrap", "--variant=minbase", "--include="+included, Suite, dir, mirror)
+	fmt.Fprintf(progress, "installing Debian %s for %s in a folder, which takes minutes\n", Suite, arch)
+	cmd := exec.CommandContext(ctx, "debootstrap", "--arch="+arch, "--variant=minbase", "--include="+included, Suite, dir, mirror)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("installing Debian: %w: %s", err, out[max(0, len(out)-2000):])
+		return "", fmt.Errorf("installing Debian: %w: %s", err, out[max(0, len(out)-2000):])
 	}
-	if out, err := Root(dir).Run(ctx, "apt-get --yes --no-install-recommends install "+added+" && apt-get clean"); err != nil {
-		return fmt.Errorf("installing %s: %w: %s", added, err, out)
+	return Root(dir), nil
+}
+
+// Install installs packages, by their names with spaces between, and what they depend on.
+func (r Root) Install(ctx context.Context, packages string) error {
+	if out, err := r.Run(ctx, "apt-get --yes --no-install-recommends install "+packages+" && apt-get clean"); err != nil {
+		return fmt.Errorf("installing %s: %w: %s", packages, err, out[max(0, len(out)-2000):])
 	}
 	return nil
 }

@@ -30,11 +30,11 @@ func tellHealth(ctx context.Context, argo *argocd.ArgoCD) error {
 		{"Degraded", "pi-1: Exited: ", deployment(func(d *v1alpha1.Deployment) {
 			d.Status.Aggregate.LastError = &v1alpha1.LastError{Device: "pi-1", Reason: "Exited"}
 		}, is("Ready", "False", "DevicesFailed"), is("Stalled", "True", "DevicesFailed"))},
-		{"Progressing", "No heartbeat", device()},
-		{"Progressing", "No heartbeat", device(is("Reachable", "False", "NeverSeen"))},
-		{"Healthy", "says HeartbeatReceived", device(is("Reachable", "True", "HeartbeatReceived"))},
-		{"Degraded", "says HeartbeatMissed", device(is("Reachable", "False", "HeartbeatMissed"))},
-		{"Degraded", "says TwoAgents", device(is("Reachable", "True", "HeartbeatReceived"), is("IdentityConflict", "True", "TwoAgents"))},
+		{"Progressing", "No heartbeat", deviceWith()},
+		{"Progressing", "No heartbeat", deviceWith(is("Reachable", "False", "NeverSeen"))},
+		{"Healthy", "says HeartbeatReceived", deviceWith(is("Reachable", "True", "HeartbeatReceived"))},
+		{"Degraded", "says HeartbeatMissed", deviceWith(is("Reachable", "False", "HeartbeatMissed"))},
+		{"Degraded", "says TwoAgents", deviceWith(is("Reachable", "True", "HeartbeatReceived"), is("IdentityConflict", "True", "TwoAgents"))},
 	} {
 		word, why, err := argo.Health(ctx, tc.resource)
 		if err == nil && (word != tc.word || !strings.Contains(why, strings.TrimSpace(tc.why))) {
@@ -65,7 +65,7 @@ func deployment(change func(*v1alpha1.Deployment), conditions ...metav1.Conditio
 	return d
 }
 
-func device(conditions ...metav1.Condition) *v1alpha1.Device {
+func deviceWith(conditions ...metav1.Condition) *v1alpha1.Device {
 	return &v1alpha1.Device{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Device"},
 		ObjectMeta: metav1.ObjectMeta{Name: "pi-1"},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,8 +13,8 @@ import (
 
 	"github.com/nationtech/harmony-fleet/release/source"
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
+	"github.com/nationtech/harmony-fleet/smoke/device"
 	"github.com/nationtech/harmony-fleet/smoke/helm"
-	"github.com/nationtech/harmony-fleet/smoke/process"
 )
 
 // Where the fleet is installed, as its documents have it.
@@ -129,7 +131,7 @@ func (i *installation) logs(ctx context.Context) error {
 	return errors.Join(errors.New(out), err)
 }
 
-// device lets a device in, has it run something, changes that, and takes it away.
+// device lets this host in, and takes it through a life.
 func (i *installation) device(ctx context.Context) (err error) {
 	m, err := newMachine(ctx, i.Cluster)
 	defer func() { err = errors.Join(err, m.stop()) }()
@@ -141,35 +143,43 @@ func (i *installation) device(ctx context.Context) (err error) {
 		return err
 	}
 	defer forward.Stop()
+	err = i.Step("kubectl fleet enroll lets this host in", func() error {
+		return i.explain(ctx, m, m.enrol(ctx, fmt.Sprintf("tls://localhost:%d", forward.Port)))
+	})
+	if err != nil {
+		return err
+	}
+	return i.life(ctx, m)
+}
+
+// life has a device that was let in run something, changes that, and takes it away.
+func (i *installation) life(ctx context.Context, d owned) error {
 	var before string
 	for _, step := range []struct {
 		what string
 		run  func() error
 	}{
-		{"kubectl fleet enroll lets this host in", func() error {
-			return m.enrol(ctx, fmt.Sprintf("tls://localhost:%d", forward.Port))
-		}},
 		{"it appears as a Device", func() error {
 			return i.until(ctx, "True", "get", "fdev", "pi-1", `--output=jsonpath={.status.conditions[?(@.type=="Reachable")].status}`)
 		}},
 		{"kubectl fleet version finds everything in step", func() error {
 			return eventually(ctx, func() error {
-				out, err := m.fleet(ctx, "version", "--output=json")
+				out, err := d.fleet(ctx, "version", "--output=json")
 				if err == nil && (strings.Contains(out, `"note"`) || !strings.Contains(out, "fleet-agent")) {
 					err = fmt.Errorf("it says %s", out)
 				}
 				return err
 			})
 		}},
-		{"a Deployment runs on it, and its status says so", func() error { return i.deploy(ctx, m, "v1") }},
+		{"a Deployment runs on it, and its status says so", func() error { return i.deploy(ctx, d, "v1") }},
 		{"another version replaces it", func() (err error) {
-			if before, err = m.containers(ctx); err != nil {
+			if before, err = running(ctx, d); err != nil {
 				return err
 			}
-			if err := i.deploy(ctx, m, "v2"); err != nil {
+			if err := i.deploy(ctx, d, "v2"); err != nil {
 				return err
 			}
-			after, err := m.containers(ctx)
+			after, err := running(ctx, d)
 			if err == nil && after == before {
 				err = fmt.Errorf("the container is the same as before: %s", after)
 			}
@@ -180,7 +190,7 @@ func (i *installation) device(ctx context.Context) (err error) {
 				return err
 			}
 			return eventually(ctx, func() error {
-				left, err := m.containers(ctx)
+				left, err := running(ctx, d)
 				if err == nil && left != "" {
 					err = fmt.Errorf("containers are left: %s", left)
 				}
@@ -188,7 +198,7 @@ func (i *installation) device(ctx context.Context) (err error) {
 			})
 		}},
 	} {
-		if err := i.Step(step.what, func() error { return i.explain(ctx, m, step.run()) }); err != nil {
+		if err := i.Step(step.what, func() error { return i.explain(ctx, d, step.run()) }); err != nil {
 			return err
 		}
 	}
@@ -196,24 +206,21 @@ func (i *installation) device(ctx context.Context) (err error) {
 }
 
 // explain adds to an error what the device and the pods have logged last.
-func (i *installation) explain(ctx context.Context, m *machine, err error) error {
+func (i *installation) explain(ctx context.Context, d device.Device, err error) error {
 	if err == nil {
 		return nil
 	}
-	if m.agent != nil {
-		err = fmt.Errorf("%w\nfleet-agent:\n%s", err, m.agent.LogTail(30))
-	}
-	return errors.Join(err, i.logs(ctx))
+	return errors.Join(fmt.Errorf("%w\nfleet-agent:\n%s", err, d.Log(ctx)), i.logs(ctx))
 }
 
 // deploy applies the Deployment and waits until its status and the workload itself
-// say that it runs.
-func (i *installation) deploy(ctx context.Context, m *machine, version string) error {
-	port, err := process.FreePort()
+// say that this version runs.
+func (i *installation) deploy(ctx context.Context, d owned, version string) error {
+	port, url, err := d.Port()
 	if err != nil {
 		return err
 	}
-	hello := workload{name: "hello", group: "a", image: m.registry.Ref("hello:" + version), port: port, devices: 1}
+	hello := workload{name: "hello", group: "a", image: d.Reach(d.ref("hello:" + version)), port: port, devices: 1}
 	if err := i.apply(ctx, hello); err != nil {
 		return err
 	}
@@ -223,7 +230,25 @@ func (i *installation) deploy(ctx context.Context, m *machine, version string) e
 	if err := i.settled(ctx, hello); err != nil {
 		return err
 	}
-	return eventually(ctx, func() error { return process.Answers(ctx, fmt.Sprintf("http://127.0.0.1:%d", port)) })
+	return eventually(ctx, func() error { return serves(ctx, url, version) })
+}
+
+// serves is an error unless this version of hello answers there.
+func serves(ctx context.Context, url, version string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err == nil && strings.TrimSpace(string(body)) != version {
+		err = fmt.Errorf("%s says %s %q, want %q", url, response.Status, body, version)
+	}
+	return err
 }
 
 // until waits until kubectl says just that.

@@ -7,49 +7,28 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
+	"runtime"
 	"time"
 
-	"github.com/nationtech/harmony-fleet/release/version"
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
-	"github.com/nationtech/harmony-fleet/smoke/images"
 	"github.com/nationtech/harmony-fleet/smoke/podman"
 	"github.com/nationtech/harmony-fleet/smoke/process"
 	"github.com/nationtech/harmony-fleet/smoke/programs"
-	"github.com/nationtech/harmony-fleet/smoke/registry"
 )
 
-// machine is this host as a device: podman, the agent, and a registry with the
-// image that it is to run; and a person's kubectl-fleet. It is outside the cluster.
+// machine is this host as a device: podman and the agent, outside the cluster; and who
+// has it.
 type machine struct {
-	dir      string
-	podman   *podman.Service
-	registry *registry.Registry
-	agent    *process.Process // nil until it runs
-	env      []string         // of the person
+	*person
+	podman *podman.Service
+	agent  *process.Process // nil until it runs
 }
 
 // newMachine has podman and no agent that runs. Whatever happens, stop it.
 func newMachine(ctx context.Context, c *cluster.Cluster) (m *machine, err error) {
-	m = &machine{env: []string{"KUBECONFIG=" + c.Kubeconfig()}}
-	if m.dir, err = os.MkdirTemp("", "fleet-story-"); err != nil {
-		return m, fmt.Errorf("making a folder for a device: %w", err)
-	}
-	if err := programs.Build(ctx, m.dir, version.Tag, programs.Kubectl, programs.Agent); err != nil {
+	m = &machine{}
+	if m.person, err = newPerson(ctx, c, runtime.GOARCH, programs.Agent); err != nil {
 		return m, err
-	}
-	if m.registry, err = registry.Start(); err != nil {
-		return m, err
-	}
-	for _, tag := range []string{"v1", "v2"} {
-		image, err := images.Hello(tag)
-		if err != nil {
-			return m, err
-		}
-		if err := m.registry.Push("hello:"+tag, image); err != nil {
-			return m, err
-		}
 	}
 	if m.podman, err = podman.Start(ctx, podman.Options{Name: "story", Progress: c.Progress()}); err != nil {
 		return m, err
@@ -67,29 +46,11 @@ func (m *machine) stop() error {
 	if m.agent != nil {
 		m.agent.Stop(30 * time.Second)
 	}
-	var errs []error
+	var err error
 	if m.podman != nil {
-		errs = append(errs, m.podman.Stop())
+		err = m.podman.Stop()
 	}
-	if m.registry != nil {
-		errs = append(errs, m.registry.Stop())
-	}
-	return errors.Join(append(errs, os.RemoveAll(m.dir))...)
-}
-
-func (m *machine) path(name string) string { return filepath.Join(m.dir, name) }
-
-// fleet is `kubectl fleet` as a person runs it.
-func (m *machine) fleet(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, m.path("kubectl-fleet"), args...)
-	cmd.Env = append(os.Environ(), m.env...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("kubectl fleet %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
-	}
-	return string(out), nil
+	return errors.Join(err, m.leave())
 }
 
 // enrol lets it in as the device pi-1 of group a, at the broker's address.
@@ -119,13 +80,29 @@ func (m *machine) run(env ...string) (err error) {
 	return err
 }
 
-// containers are the ids of what it runs, one in each line; of which Deployments may
-// be said.
+// containers are the ids of what it runs, see running.
 func (m *machine) containers(ctx context.Context, of ...string) (string, error) {
-	args := []string{"ps", "--quiet", "--no-trunc"}
-	for _, name := range of {
-		args = append(args, "--filter=name="+name)
+	return running(ctx, m, of...)
+}
+
+// Podman runs a podman command.
+func (m *machine) Podman(ctx context.Context, args ...string) (string, error) {
+	return m.podman.Run(ctx, args...)
+}
+
+// Reach is the address itself.
+func (m *machine) Reach(address string) string { return address }
+
+// Port is any.
+func (m *machine) Port() (port int, url string, err error) {
+	port, err = process.FreePort()
+	return port, fmt.Sprintf("http://127.0.0.1:%d", port), err
+}
+
+// Log is the end of what the agent wrote.
+func (m *machine) Log(context.Context) string {
+	if m.agent == nil {
+		return "(it was never started)"
 	}
-	ids, err := m.podman.Run(ctx, args...)
-	return strings.TrimSpace(ids), err
+	return m.agent.LogTail(30)
 }

@@ -31,6 +31,8 @@ func All() []Story {
 		{"faults", "whatever part fails, a change arrives and what runs goes on", faults},
 		{"upgrade", "a release replaces the one before and loses nothing, and what would lose something is refused", upgrade},
 		{"ha", "of three servers and two operators one may fail, and few notice", available},
+		{"vm", "a virtual machine installs the agent with apt when it is first booted, joins, runs what it shall, and has its agent upgraded", virtual},
+		{"powercuts", "a device that loses its power at any step of an apply, its network or its time runs the old or the new version, and gets to the new one", powercuts},
 		{"security", "an installation with the values of a security team: no secret of its own, a provider of tokens, closed ports", secured},
 		{"kustomize", "kubectl apply -k of the base gives what the chart gives without values", kustomized},
 		{"helm4", "Helm 4, which applies on the server, installs and upgrades too, and finds nothing to do the second time", helm4},
