@@ -22,12 +22,12 @@ func TestDeadLink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	conn, err := dialer{t.Context(), time.Second}.Dial("tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	port := strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
 	rule := []string{"INPUT", "--protocol", "tcp", "--destination-port", port, "--jump", "DROP"}
 	iptables := func(action string) {

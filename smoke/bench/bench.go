@@ -1,7 +1,8 @@
 // Package bench measures the ratios that claims about performance stand on, both
 // sides of each in one run and in turn, so that a slow or busy machine slows
-// both. It prints what it finds against the target and fails for nothing but
-// being unable to measure; it never asserts a duration.
+// both, and what an agent costs its device. It prints what it finds against the
+// target and fails for nothing but being unable to measure; it never asserts a
+// duration.
 package bench
 
 import (
@@ -93,7 +94,7 @@ func Run(ctx context.Context, out io.Writer) (err error) {
 		{"the cost of a label change", b.labelChanges},
 		{"the index against brute force", b.index},
 		{"heap per device", b.heap},
-		{"resident memory of the agent", b.agent},
+		{"what the agent costs its device", b.footprint},
 	} {
 		begin := time.Now()
 		fmt.Fprintf(out, "measuring %s…\n", part.name)
