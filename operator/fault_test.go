@@ -304,7 +304,7 @@ func TestTwoAgents(t *testing.T) {
 		w.put(wire.DeviceHeartbeats, "pi-0", beat)
 	}
 	w.quiet(r)
-	if n := r.logs.count("two agents use one device id"); n != 1 {
+	if n := r.logs.count("a device needs a person"); n != 1 {
 		t.Errorf("the log says it %d times, want once", n)
 	}
 }

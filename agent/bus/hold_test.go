@@ -41,7 +41,7 @@ func TestHold(t *testing.T) {
 	if again := write(3, until); again != first {
 		t.Errorf("the hold begins anew: %+v, was %+v", again, first)
 	}
-	if longer := write(4, until.Add(time.Hour)); longer.Set == first.Set || !longer.Until.Equal(until.Add(time.Hour)) {
+	if longer := write(4, until.Add(time.Hour)); longer.Set.Equal(first.Set) || !longer.Until.Equal(until.Add(time.Hour)) {
 		t.Errorf("another hold: %+v, was %+v", longer, first)
 	}
 	if h := write(5, time.Time{}); h != (hold.Hold{}) {

@@ -1,5 +1,6 @@
 // Package device is the controller of Devices: it tells the engine which devices
-// exist and which labels they carry, whoever wrote those. It never writes a
+// exist, which labels they carry and until when they are held, whoever wrote that. It
+// never writes a
 // Device; the engine does that, from what the devices report.
 package device
 
@@ -24,9 +25,13 @@ type Reconciler struct {
 	Engine *engine.Engine
 }
 
-// Changed admits the changes that route: those of labels.
+// Changed admits the changes that route, those of labels, and those of annotations,
+// one of which holds the device.
 func Changed() predicate.TypedPredicate[*v1alpha1.Device] {
-	return predicate.TypedLabelChangedPredicate[*v1alpha1.Device]{}
+	return predicate.Or(
+		predicate.TypedPredicate[*v1alpha1.Device](predicate.TypedLabelChangedPredicate[*v1alpha1.Device]{}),
+		predicate.TypedAnnotationChangedPredicate[*v1alpha1.Device]{},
+	)
 }
 
 // Rules is what the controller may do in the cluster.

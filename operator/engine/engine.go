@@ -226,6 +226,7 @@ func (e *Engine) RemoveDeployment(id wire.DeploymentID) {
 func (e *Engine) SetDevice(id wire.DeviceID, d *v1alpha1.Device) {
 	e.change(func(core *fleet.Fleet) {
 		core.SetDevice(id, d.Labels, d.Status.Conditions)
+		core.SetHold(id, d.Annotations[v1alpha1.AnnotationHoldUntil])
 		delete(e.departed, id)
 	})
 }

@@ -33,6 +33,9 @@ func (f infoFollower) Entry(entry bus.Entry) {
 		f.e.poison.found(wire.DeviceInfos, entry.Key, err)
 		return
 	}
+	f.e.mu.Lock()
+	f.e.core.ObserveHold(id, info.Hold)
+	f.e.mu.Unlock()
 	f.e.infos.put(id, info)
 }
 

@@ -131,7 +131,7 @@ func (e *Engine) patchDevice(ctx context.Context, p fleet.DevicePatch) error {
 		return fmt.Errorf("patching the conditions of device %s: %w", p.ID, err)
 	}
 	if written && p.Event != nil {
-		e.o.Log.Info("two agents use one device id", "device", p.ID, "problem", p.Event.Message)
+		e.o.Log.Info("a device needs a person", "device", p.ID, "reason", p.Event.Reason, "problem", p.Event.Message)
 		e.tell(d, p.Event)
 	}
 	return nil

@@ -140,11 +140,14 @@ func (f *Fleet) plan(d *device, now time.Time) (w DeviceWrite, moved bool) {
 	// An agent that holds a higher generation than the store says that the store
 	// was lost: it listens only to one that is higher still.
 	lost := d.known && d.agent > d.generation
-	if len(drops)+len(sets) == 0 && !lost && !f.stale(d, now) {
+	if len(drops)+len(sets) == 0 && !lost && d.holdUntil() == d.written && !f.stale(d, now) {
 		return DeviceWrite{}, false
 	}
 	w = d.write(drops, sets)
 	w.epoch, w.Manifest.NotAfter = f.epoch, f.notAfter(d, now)
+	if until := d.holdUntil(); until != 0 {
+		w.Manifest.HoldUntil = time.Unix(until, 0).UTC()
+	}
 	return w, true
 }
 

@@ -24,6 +24,7 @@ type device struct {
 
 	desired
 	presence
+	holding
 	granted granted
 }
 
@@ -78,6 +79,7 @@ func (f *Fleet) RemoveDevice(id wire.DeviceID) {
 	}
 	f.prune(d)
 	f.depart(d)
+	d.asked, d.malformed, d.held = 0, false, holder{}
 	d.known, d.removed = false, true
 	f.known--
 	f.replan(d)

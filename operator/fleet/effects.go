@@ -59,10 +59,11 @@ type Event struct {
 // DevicePatch is the new conditions of one Device.
 type DevicePatch struct {
 	ID wire.DeviceID
-	// Conditions are Reachable and, while it is true, IdentityConflict: all
-	// that the operator owns, so that a missing one is to be removed.
+	// Conditions are Reachable and, while there is reason for them, IdentityConflict
+	// and Held: all that the operator owns, so that a missing one is to be removed.
 	Conditions []metav1.Condition
-	// Event is set when two agents were found to use the device's id.
+	// Event is set when two agents were found to use the device's id, or when the
+	// annotation that shall hold it says nothing.
 	Event *Event
 }
 

@@ -4,9 +4,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -182,6 +184,7 @@ func (w *world) checkSettled(t tester) {
 	}
 	for id := range w.devices {
 		w.checkGrants(t, id)
+		w.checkHold(t, id)
 		b, s := w.beats[id], w.store[id]
 		if b.heartbeat.Generation > 0 && (s == nil || s.manifest == nil || s.manifest.Generation < b.heartbeat.Generation) {
 			t.Fatalf("%s holds generation %d, which is above the stored manifest's", id, b.heartbeat.Generation)
@@ -198,6 +201,32 @@ func (w *world) checkSigned(t tester, id wire.DeviceID, s *shelf) {
 	}
 	if left := s.manifest.NotAfter.Sub(w.now); s.foreign || left <= DefaultRenewal || left > 2*DefaultRenewal {
 		t.Fatalf("manifest of %s: foreign is %v, and it is valid for %s more", id, s.foreign, left)
+	}
+}
+
+// checkHold wants the manifest to say what the resource asks for, and the resource what
+// the device says.
+func (w *world) checkHold(t tester, id wire.DeviceID) {
+	t.Helper()
+	r := w.devices[id]
+	want, err := time.Parse(time.RFC3339, r.hold)
+	if s := w.shelf(id); s.manifest == nil && err == nil || s.manifest != nil && !s.manifest.HoldUntil.Equal(want) {
+		t.Fatalf("manifest of %s: %+v, want it held until %s", id, s.manifest, want)
+	}
+	status, reason, says := metav1.ConditionStatus(""), "", ""
+	switch h := w.held[id]; {
+	case h != nil:
+		status, says = metav1.ConditionTrue, h.Until.UTC().Format(time.RFC3339)
+		reason = map[wire.Holder]string{wire.HeldByDevice: "HeldByDevice", wire.HeldByCluster: "HeldByCluster"}[h.By]
+	case err != nil && r.hold != "":
+		status, reason, says = metav1.ConditionFalse, "InvalidHold", v1alpha1.AnnotationHoldUntil
+	}
+	c := meta.FindStatusCondition(r.conditions, v1alpha1.ConditionHeld)
+	if c == nil {
+		c = &metav1.Condition{}
+	}
+	if c.Status != status || c.Reason != reason || !strings.Contains(c.Message, says) {
+		t.Fatalf("%s: %+v, want %s, %s with %q", id, c, status, reason, says)
 	}
 }
 

@@ -11,7 +11,10 @@ import (
 
 // deviceConditions are a Device's conditions in little space: their reasons and
 // messages follow from the rest.
-type deviceConditions struct{ reachable, conflict deviceCondition }
+type deviceConditions struct {
+	reachable, conflict deviceCondition
+	held                heldCondition
+}
 
 type deviceCondition struct {
 	status condition
@@ -36,6 +39,9 @@ func readConditions(from []metav1.Condition) deviceConditions {
 			into = &c.reachable
 		case v1alpha1.ConditionIdentityConflict:
 			into = &c.conflict
+		case v1alpha1.ConditionHeld:
+			into = &c.held.deviceCondition
+			c.held.holder = readHeld(one)
 		}
 		switch into.since = one.LastTransitionTime.Unix(); one.Status {
 		case metav1.ConditionTrue:
@@ -53,12 +59,17 @@ func readConditions(from []metav1.Condition) deviceConditions {
 func (d *device) adopt(conditions []metav1.Condition) bool {
 	has := readConditions(conditions)
 	stale := has.reachable.status != absent &&
-		max(has.reachable.since, has.conflict.since) < max(d.shown.reachable.since, d.shown.conflict.since)
+		has.latest() < d.shown.latest()
 	if d.patching || stale || has == d.shown {
 		return false
 	}
 	d.shown = has
 	return true
+}
+
+// latest is when the last of the conditions moved.
+func (c deviceConditions) latest() int64 {
+	return max(c.reachable.since, c.conflict.since, c.held.since)
 }
 
 // resume goes on with what the operator saw before it was started anew: a
@@ -84,6 +95,7 @@ func (d *device) wanted(now int64) deviceConditions {
 	if d.conflict {
 		c.conflict = d.shown.conflict.become(isTrue, now)
 	}
+	c.held = d.shown.held.become(d, now)
 	return c
 }
 
@@ -142,12 +154,15 @@ func (f *Fleet) DeviceWritten(p DevicePatch, ok bool) {
 	f.touchDevice(d)
 }
 
-// event tells people of a conflict that begins.
+// event tells people of a conflict that begins, or of a hold that is a mistake.
 func (d *device) event(wanted deviceConditions) *Event {
-	if wanted.conflict.status != isTrue || d.shown.conflict.status == isTrue {
-		return nil
+	switch {
+	case wanted.conflict.status == isTrue && d.shown.conflict.status != isTrue:
+		return &Event{Type: corev1.EventTypeWarning, Reason: v1alpha1.ReasonTwoAgents, Message: twoAgents}
+	case wanted.held.reason == invalidHold && d.shown.held.reason != invalidHold:
+		return &Event{Type: corev1.EventTypeWarning, Reason: v1alpha1.ReasonInvalidHold, Message: malformedHold}
 	}
-	return &Event{Type: corev1.EventTypeWarning, Reason: v1alpha1.ReasonTwoAgents, Message: twoAgents}
+	return nil
 }
 
 // twoAgents is what a conflict says.
@@ -172,6 +187,9 @@ func (d *device) conditions(c deviceConditions) []metav1.Condition {
 			Reason: v1alpha1.ReasonTwoAgents, Message: twoAgents,
 			LastTransitionTime: metav1.Unix(c.conflict.since, 0),
 		})
+	}
+	if c.held.status != absent {
+		all = append(all, c.held.condition())
 	}
 	return all
 }

@@ -106,6 +106,16 @@ func (w *world) events(random *rand.Rand) map[string]func(*rapid.T) {
 		"report":            report,
 		"report more":       report,
 		"report still more": report,
+		"hold": func(t *rapid.T) {
+			w.setHold(drawDevice.Draw(t, "id"), rapid.SampledFrom([]string{"", "2027-02-03T04:05:06Z", "2027-02-03T05:05:06+01:00", "2028-01-01T00:00:00Z", "tomorrow"}).Draw(t, "until"))
+		},
+		"device says it is held": func(t *rapid.T) {
+			h := rapid.SampledFrom([]*wire.Hold{
+				nil, {Until: time.Unix(1_900_000_000, 0), By: wire.HeldByDevice}, {Until: time.Unix(1_900_000_000, 0), By: wire.HeldByCluster},
+				{Until: time.Unix(1_900_000_060, 0), By: wire.HeldByDevice},
+			}).Draw(t, "hold")
+			w.sayHeld(drawDevice.Draw(t, "id"), h)
+		},
 		"remove device":     func(t *rapid.T) { w.removeDevice(drawDevice.Draw(t, "id")) },
 		"remove deployment": func(t *rapid.T) { w.removeDeployment(drawDeployment.Draw(t, "id")) },
 		"see everything again": func(t *rapid.T) {
@@ -237,6 +247,9 @@ func (w *world) drawStore(t *rapid.T) {
 		if s.manifest == nil {
 			s.manifest = &wire.Manifest{Generation: rapid.Uint64Range(1, 9).Draw(t, "generation"), Deployments: map[string]wire.ManifestEntry{}}
 			s.foreign = rapid.Bool().Draw(t, "foreign")
+			if rapid.IntRange(0, 3).Draw(t, "held") == 0 {
+				s.manifest.HoldUntil = time.Date(2027, 2, 3, 4, 5, 6, 0, time.UTC)
+			}
 			s.manifest.NotAfter = w.now.Add(time.Duration(rapid.IntRange(-10, 20).Draw(t, "days left")) * 24 * time.Hour)
 		}
 		_, digest := testScore(rapid.IntRange(0, 2).Draw(t, "version"))

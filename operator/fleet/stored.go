@@ -51,7 +51,10 @@ func (f *Fleet) LoadStored(id wire.DeviceID, dep wire.DeploymentID, stored score
 func (f *Fleet) storeManifest(d *device, m wire.Manifest) {
 	d.generation = m.Generation
 	d.issued = max(d.issued, m.Generation)
-	d.notAfter, d.foreign = m.NotAfter.Unix(), false
+	d.notAfter, d.foreign, d.written = m.NotAfter.Unix(), false, 0
+	if !m.HoldUntil.IsZero() {
+		d.written = m.HoldUntil.Unix()
+	}
 	for i := range d.records {
 		r := &d.records[i]
 		entry := m.Deployments[r.deployment.token]

@@ -39,10 +39,12 @@ type world struct {
 	spared      map[wire.DeviceID]time.Time // reachable when nothing could be heard, up to then
 	store       map[wire.DeviceID]*shelf
 	granted     map[wire.DeviceID][]secret.Ref
+	held        map[wire.DeviceID]*wire.Hold // as the devices say
 }
 
 type resource struct {
 	labels     map[string]string
+	hold       string // the annotation
 	conditions []metav1.Condition
 }
 
@@ -86,6 +88,7 @@ func newWorld() *world {
 		deployments: map[wire.DeploymentID]*Deployment{}, confirmed: map[wire.DeploymentID]bool{},
 		states: map[pairKey]report{}, beats: map[wire.DeviceID]beat{}, spared: map[wire.DeviceID]time.Time{},
 		store: map[wire.DeviceID]*shelf{}, granted: map[wire.DeviceID][]secret.Ref{},
+		held: map[wire.DeviceID]*wire.Hold{},
 	}
 	w.f.Hearing(true, w.now)
 	return w
@@ -121,11 +124,29 @@ func (w *world) setDevice(id wire.DeviceID, labels map[string]string) {
 	w.devices[id].labels = labels
 	delete(w.removed, id)
 	w.f.SetDevice(id, labels, w.devices[id].conditions)
+	w.f.SetHold(id, w.devices[id].hold)
+}
+
+// setHold changes the annotation of a device that has a resource.
+func (w *world) setHold(id wire.DeviceID, annotation string) {
+	if r := w.devices[id]; r != nil {
+		r.hold = annotation
+		w.f.SetHold(id, annotation)
+	}
+}
+
+// sayHeld is what the device says of itself.
+func (w *world) sayHeld(id wire.DeviceID, h *wire.Hold) {
+	w.held[id] = h
+	w.f.ObserveHold(id, h)
 }
 
 func (w *world) removeDevice(id wire.DeviceID) {
 	if w.devices[id] != nil {
 		w.removed[id] = true
+	}
+	if w.devices[id] != nil {
+		delete(w.held, id)
 	}
 	delete(w.devices, id)
 	delete(w.spared, id)
@@ -182,13 +203,19 @@ func (w *world) outage(d time.Duration) {
 func (w *world) load(f *Fleet, random *rand.Rand) {
 	events := w.storeEvents(f)
 	for id, r := range w.devices {
-		events["device "+string(id)] = func() { f.SetDevice(id, r.labels, r.conditions) }
+		events["device "+string(id)] = func() {
+			f.SetDevice(id, r.labels, r.conditions)
+			f.SetHold(id, r.hold)
+		}
 	}
 	for id, d := range w.deployments {
 		events["deployment "+id.Token()] = func() { f.SetDeployment(*d) }
 	}
 	for k, r := range w.states {
 		events["state "+wire.DeploymentKey(k.device, k.deployment)] = func() { f.ObserveState(k.device, k.deployment, &r.state, r.at) }
+	}
+	for id, h := range w.held {
+		events["hold "+string(id)] = func() { f.ObserveHold(id, h) }
 	}
 	for id, b := range w.beats {
 		events["heartbeat "+string(id)] = func() { f.ObserveHeartbeat(id, b.heartbeat, b.at) }

@@ -78,9 +78,13 @@ func deviceTable(list []v1alpha1.Device, now time.Time) *metav1.Table {
 	return table
 }
 
-// problem is what a person has to look into; none for most devices.
+// problem is what a person has to look into, or why a device does not follow; none for
+// most devices.
 func problem(d v1alpha1.Device) string {
 	if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionIdentityConflict); c != nil && c.Status == metav1.ConditionTrue {
+		return c.Reason
+	}
+	if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionHeld); c != nil {
 		return c.Reason
 	}
 	return none

@@ -18,6 +18,7 @@ import (
 // +kubebuilder:printcolumn:name="Since",type=date,JSONPath=`.status.conditions[?(@.type=="Reachable")].lastTransitionTime`
 // +kubebuilder:printcolumn:name="Problem",type=string,JSONPath=`.status.conditions[?(@.type=="IdentityConflict")].reason`
 // +kubebuilder:printcolumn:name="Arch",type=string,JSONPath=`.spec.inventory.architecture`
+// +kubebuilder:printcolumn:name="Held",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Held")].message`
 // +kubebuilder:printcolumn:name="OS",type=string,priority=1,JSONPath=`.spec.inventory.operatingSystem`
 // +kubebuilder:printcolumn:name="Podman",type=string,priority=1,JSONPath=`.spec.inventory.podmanVersion`
 // +kubebuilder:printcolumn:name="Agent",type=string,priority=1,JSONPath=`.spec.inventory.agentVersion`
@@ -48,7 +49,8 @@ type DeviceSpec struct {
 // DeviceStatus is how the device does.
 type DeviceStatus struct {
 	// conditions: Reachable says whether heartbeats arrive and since when;
-	// IdentityConflict is there while two agents use one id.
+	// IdentityConflict is there while two agents use one id; Held is there while the
+	// device changes nothing of what it runs, and until when.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -17,6 +17,10 @@ const (
 	// them when it can.
 	AnnotationForceDelete = Group + "/force-delete"
 
+	// AnnotationHoldUntil on a Device is the time until which it changes nothing of
+	// what it runs, as RFC 3339 has it, such as "2026-12-01T06:00:00Z".
+	AnnotationHoldUntil = Group + "/hold-until"
+
 	// AnnotationSchemaHash on a CustomResourceDefinition is the hash of the
 	// schema that it was generated with.
 	AnnotationSchemaHash = Group + "/schema-hash"
@@ -31,7 +35,8 @@ const (
 )
 
 // Condition types. Deployments carry Ready, Reconciling and Stalled as kstatus
-// reads them; Devices carry Reachable, and IdentityConflict while it is true.
+// reads them; Devices carry Reachable, IdentityConflict while it is true, and Held
+// while the device says so, or while it is false because of a mistake.
 const (
 	// ConditionReady is true when every matched device that can be reached
 	// runs what the Deployment says.
@@ -44,6 +49,8 @@ const (
 	ConditionReachable = "Reachable"
 	// ConditionIdentityConflict is true while two agents use one device id.
 	ConditionIdentityConflict = "IdentityConflict"
+	// ConditionHeld is true while a device changes nothing of what it runs.
+	ConditionHeld = "Held"
 )
 
 // Condition reasons; events use the same words.
@@ -72,6 +79,12 @@ const (
 	// ReasonTwoAgents: heartbeats of two agent processes alternate, or one says that
 	// it stands by for another.
 	ReasonTwoAgents = "TwoAgents"
+	// ReasonHeldByDevice: somebody on the device asked for it.
+	ReasonHeldByDevice = "HeldByDevice"
+	// ReasonHeldByCluster: the annotation hold-until says so, and the device follows.
+	ReasonHeldByCluster = "HeldByCluster"
+	// ReasonInvalidHold: the annotation hold-until is not a time, and does nothing.
+	ReasonInvalidHold = "InvalidHold"
 	// ReasonStatesPurged: a device stored far more states than it runs Deployments;
 	// an event alone.
 	ReasonStatesPurged = "StatesPurged"
