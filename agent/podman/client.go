@@ -227,6 +227,11 @@ type storage struct {
 func (c *Client) storage(ctx context.Context) (storage, error) {
 	var info struct{ Store storage }
 	_, err := c.do(ctx, call{doing: "asking for the host", method: http.MethodGet, path: "/info"}, &info)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		c.graphRoot = info.Store.GraphRoot
+	}
 	return info.Store, err
 }
 

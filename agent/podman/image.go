@@ -29,7 +29,7 @@ func (c *Client) pull(ctx context.Context, step reconcile.Step, outcome *reconci
 		return nil
 	}
 	if !here {
-		if err := c.makeSure(ctx, step.MinFree); err != nil {
+		if err := c.hasRoom(ctx, step.MinFree); err != nil {
 			return err
 		}
 		if err := c.fetch(ctx, image); err != nil {
@@ -105,8 +105,8 @@ func pullFailed(text string) *reconcile.Failure {
 	return f
 }
 
-// makeSure fails when less than so many bytes are free.
-func (c *Client) makeSure(ctx context.Context, minFree int64) error {
+// hasRoom fails when less than so many bytes are free.
+func (c *Client) hasRoom(ctx context.Context, minFree int64) error {
 	if minFree == 0 {
 		return nil
 	}
@@ -134,9 +134,6 @@ func (c *Client) room(ctx context.Context) (reconcile.Room, error) {
 	if err != nil {
 		return reconcile.Room{}, err
 	}
-	c.mu.Lock()
-	c.graphRoot = s.GraphRoot
-	c.mu.Unlock()
 	if room, seen := roomAt(s.GraphRoot); seen {
 		return room, nil
 	}

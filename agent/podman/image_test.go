@@ -95,6 +95,11 @@ func TestRemoveImage(t *testing.T) {
 	if id == "" || f.must(step, reconcile.Pull).Fetched != "" {
 		t.Fatalf("the first pull fetched %q, or the second one something", id)
 	}
+	f.must(step, reconcile.Create)
+	if c := f.find(step); c.Image != id {
+		t.Errorf("the container is of image %q, want %q", c.Image, id)
+	}
+	f.must(step, reconcile.Remove)
 	there := func() bool {
 		t.Helper()
 		here, err := f.client.exists(t.Context(), "/images/%s/exists", name)

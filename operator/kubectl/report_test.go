@@ -167,13 +167,18 @@ func TestDeviceTable(t *testing.T) {
 	cloned.Status.Conditions = append(cloned.Status.Conditions, metav1.Condition{
 		Type: v1alpha1.ConditionIdentityConflict, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonTwoAgents,
 	})
-	want := `DEVICE   REACHABLE   SINCE       PROBLEM     ARCH        OS                    PODMAN      AGENT       LABELS
-pi-4     False       5m          <none>      arm64       Debian GNU/Linux 12   4.3.1       v1          device-id=pi-4,group=a
-pi-5     Unknown     <unknown>   <none>      <unknown>   <unknown>             <unknown>   <unknown>   <none>
-pi-6     True        5m          TwoAgents   <unknown>   <unknown>             <unknown>   <unknown>   <none>
+	held := device("pi-7", metav1.ConditionTrue)
+	held.Status.Conditions = append(held.Status.Conditions, metav1.Condition{
+		Type: v1alpha1.ConditionHeld, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonHeldByDevice,
+	})
+	want := `DEVICE   REACHABLE   SINCE       PROBLEM        ARCH        OS                    PODMAN      AGENT       LABELS
+pi-4     False       5m          <none>         arm64       Debian GNU/Linux 12   4.3.1       v1          device-id=pi-4,group=a
+pi-5     Unknown     <unknown>   <none>         <unknown>   <unknown>             <unknown>   <unknown>   <none>
+pi-6     True        5m          TwoAgents      <unknown>   <unknown>             <unknown>   <unknown>   <none>
+pi-7     True        5m          HeldByDevice   <unknown>   <unknown>             <unknown>   <unknown>   <none>
 `
 	var out strings.Builder
-	table := deviceTable([]v1alpha1.Device{known, device("pi-5", ""), cloned}, now)
+	table := deviceTable([]v1alpha1.Device{known, device("pi-5", ""), cloned, held}, now)
 	if err := (&format{value: formatWide}).printTable(&out, table); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import "context"
 type Device interface {
 	// Podman runs a podman command there, and returns what it wrote to standard output.
 	Podman(ctx context.Context, args ...string) (string, error)
+	// Agent runs a command of the agent's program there, and returns what it wrote.
+	Agent(ctx context.Context, args ...string) (string, error)
 	// Reach is how it gets to what is at an address of this host's loopback; more may
 	// follow that, such as the name of an image.
 	Reach(address string) string

@@ -94,10 +94,21 @@ func cloudConfig(script string) (string, error) {
 
 // Podman runs a podman command.
 func (g *guest) Podman(ctx context.Context, args ...string) (string, error) {
-	for n, arg := range args {
-		args[n] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+	return g.Run(ctx, "podman "+quoted(args))
+}
+
+// Agent runs a command of the agent's program.
+func (g *guest) Agent(ctx context.Context, args ...string) (string, error) {
+	return g.Run(ctx, "fleet-agent "+quoted(args))
+}
+
+// quoted are arguments as a shell reads them.
+func quoted(args []string) string {
+	var all []string
+	for _, arg := range args {
+		all = append(all, "'"+strings.ReplaceAll(arg, "'", `'\''`)+"'")
 	}
-	return g.Run(ctx, "podman "+strings.Join(args, " "))
+	return strings.Join(all, " ")
 }
 
 // Reach is where a machine finds this host.

@@ -172,6 +172,7 @@ func (i *installation) life(ctx context.Context, d owned) error {
 			})
 		}},
 		{"a Deployment runs on it, and its status says so", func() error { return i.deploy(ctx, d, "v1") }},
+		{"an annotation holds it back, and lets it go", func() error { return i.hold(ctx, d) }},
 		{"another version replaces it", func() (err error) {
 			if before, err = running(ctx, d); err != nil {
 				return err

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
@@ -88,6 +89,16 @@ func (m *machine) containers(ctx context.Context, of ...string) (string, error) 
 // Podman runs a podman command.
 func (m *machine) Podman(ctx context.Context, args ...string) (string, error) {
 	return m.podman.Run(ctx, args...)
+}
+
+// Agent runs a command of the agent's program.
+func (m *machine) Agent(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, m.path("fleet-agent"), append(args, "--config", m.path("config.toml"))...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("fleet-agent %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+	}
+	return string(out), err
 }
 
 // Reach is the address itself.
