@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nationtech/harmony-fleet/agent/reconcile"
@@ -48,6 +49,11 @@ func (c *Client) Do(ctx context.Context, device wire.DeviceID, step reconcile.St
 		outcome.Exit, err = c.examine(ctx, id)
 	case reconcile.Conceal:
 		err = c.conceal(ctx, step)
+	}
+	if err == nil && (step.Action == reconcile.Pull || step.Action == reconcile.Create) {
+		// podman does not wait for the disk: after a power cut it would know an image
+		// or a container of which files are empty. The old container is stopped next.
+		syscall.Sync()
 	}
 	if err != nil && !errors.As(err, &outcome.Err) {
 		outcome.Err = &reconcile.Failure{Reason: reconcile.ReasonPodmanError, Message: err.Error()}

@@ -70,6 +70,16 @@ func (m *model) steps() []string {
 	}
 }
 
+// cutOff is a model that shall run the next version, when the power was cut.
+func cutOff(t *testing.T, state reconcile.ContainerState) *model {
+	t.Helper()
+	m := running(t, app())
+	m.want(app(image("app:2")))
+	m.containers[0].State = state
+	m.restartAgent()
+	return m
+}
+
 func TestOrderOfSteps(t *testing.T) {
 	second := app(func(svc *score.Service) { svc.Name = "second" })
 	for reason, c := range map[string]struct {
@@ -122,6 +132,27 @@ func TestOrderOfSteps(t *testing.T) {
 				return m
 			},
 			[]string{"app Examine", "second Examine", "app Start", "second Start"},
+		},
+		"after a power cut the old one goes on until the new one is ready": {
+			func(t *testing.T) *model { return cutOff(t, reconcile.Exited) },
+			[]string{"app Start", "app Pull", "app Create", "app Stop", "app Start"},
+		},
+		"after a power cut of which podman says nothing": {
+			func(t *testing.T) *model { return cutOff(t, reconcile.Created) },
+			[]string{"app Start", "app Pull", "app Create", "app Stop", "app Start"},
+		},
+		"after a power cut the new one starts when it is ready": {
+			func(t *testing.T) *model {
+				m := running(t, app())
+				m.want(app(image("app:2")))
+				m.next(nil) // pull
+				m.next(nil) // create
+				m.next(nil)
+				m.containers[0].State = reconcile.Exited
+				m.restartAgent()
+				return m
+			},
+			[]string{"app Start"},
 		},
 		"paused by somebody else": {
 			func(t *testing.T) *model {

@@ -60,8 +60,8 @@ type Container struct {
 	// are compared by it and never by reading their settings back.
 	Digest score.Digest
 	State  ContainerState
-	// Created, and the last Started and Exited, in whole seconds. An Exited
-	// before Started means that nobody saw the end: the power was cut.
+	// Created, and the last Started and Exited, in whole seconds. What never happened
+	// was long before all else.
 	Created, Started, Exited time.Time
 	ExitCode                 int
 	// Image is podman's id of the image that it was made of.
@@ -76,16 +76,23 @@ const ReleaseTime = 10 * time.Second
 
 // resolved has a Releasing container count as Stopping while podman may still be
 // at it, since what is started meanwhile on the same port loses that when podman
-// releases it, and as Exited afterwards.
+// releases it, and as Exited afterwards. What podman 4.3 calls created after a power
+// cut, though it was started before, counts as Exited too.
 func (c Container) resolved(now time.Time) Container {
-	if c.State == Releasing {
+	switch {
+	case c.State == Releasing:
 		c.State = Exited
 		if ended := now.Sub(c.Exited); 0 <= ended && ended < ReleaseTime {
 			c.State = Stopping
 		}
+	case c.State == Created && c.Exited.Before(c.Started):
+		c.State = Exited
 	}
 	return c
 }
+
+// cutOff reports whether nobody saw the end of c, as when the power was cut.
+func (c Container) cutOff() bool { return c.State == Exited && c.Exited.Before(c.Started) }
 
 func (c Container) live() bool { return c.State == Running || c.State == Stopping }
 

@@ -161,7 +161,7 @@ func (v service) interrupted() (last *Container) {
 			last = &v.others[i]
 		}
 	}
-	if last == nil || !last.Exited.Before(last.Started) {
+	if last == nil || !last.cutOff() {
 		return nil
 	}
 	return last
@@ -218,7 +218,7 @@ func (v service) mustStart() bool {
 		return true
 	case t.State != Exited:
 		return false
-	case t.Exited.Before(t.Started): // cut off
+	case t.cutOff():
 		return true
 	case v.memory.failed == Start: // it never got to run
 		return true
