@@ -173,7 +173,7 @@ func (p *outage) await(ctx context.Context, m moment, version string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if m.action != "" {
-		return p.guest.Await(ctx, shown, `msg="step begins" action=`+m.action)
+		return p.guest.Await(ctx, shown, "action="+m.action)
 	}
 	for p.guest.registry.Blobs("hello") == blobs {
 		select {

@@ -1,7 +1,7 @@
 // Command prepare installs the Debian packages and builds the programs that the
 // tests and the demo run, so that no test has to wait for a compiler; with -smoke,
-// those of the smoke's cluster from source, and Argo CD, instead. What is there already
-// is left alone; it never starts any of it.
+// those of the smoke's cluster from source, Argo CD, and the disk of virtual machines,
+// instead. What is there already is left alone; it never starts any of it.
 package main
 
 import (
@@ -15,6 +15,7 @@ import (
 
 	"github.com/nationtech/harmony-fleet/smoke/argocd"
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
+	"github.com/nationtech/harmony-fleet/smoke/device/vm"
 	"github.com/nationtech/harmony-fleet/smoke/podman"
 	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
@@ -36,7 +37,7 @@ func main() {
 }
 
 func stories(ctx context.Context) error {
-	for _, prepare := range []func(context.Context, io.Writer) error{cluster.Prepare, argocd.Prepare} {
+	for _, prepare := range []func(context.Context, io.Writer) error{cluster.Prepare, argocd.Prepare, vm.Prepare} {
 		if err := prepare(ctx, os.Stderr); err != nil {
 			return err
 		}

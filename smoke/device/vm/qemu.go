@@ -60,7 +60,7 @@ func (m *Machine) arguments(o Boot) []string {
 		kernel = append(kernel, "cloud-init=disabled")
 	}
 	if !m.options.Person {
-		kernel = append(kernel, "systemd.journald.forward_to_console=1", "systemd.show_status=false")
+		kernel = append(kernel, "systemd.journald.forward_to_console=1", "systemd.show_status=false", "systemd.mask=serial-getty@"+p.console+".service")
 	}
 	forwards := fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-%s:22,hostfwd=tcp:127.0.0.1:%d-%s:%d", m.sshPort, deskAddress, m.webPort, deskAddress, Port)
 	args := []string{

@@ -67,6 +67,16 @@ const (
 	markFile        = "disk.qcow2"
 )
 
+// Prepare gets everything that a machine of this host's architecture needs, so that none
+// waits for a download.
+func Prepare(ctx context.Context, progress io.Writer) error {
+	if err := installQemu(ctx, runtime.GOARCH, progress); err != nil {
+		return err
+	}
+	_, err := getImage(ctx, runtime.GOARCH, progress)
+	return err
+}
+
 // New makes a machine, which has not been switched on. Stop removes it.
 func New(ctx context.Context, o Options) (_ *Machine, err error) {
 	if o.Architecture == "" {
