@@ -153,9 +153,10 @@ func someSecrets(version reconcile.SecretVersion, trouble string) map[reconcile.
 	return map[reconcile.SecretKey]reconcile.Secret{{Ref: db, Key: "user"}: {Version: version}, {Ref: db, Key: "password"}: password}
 }
 
-// over reports whether c has ended, also when podman was cut off while it noted that.
+// over reports whether c has ended, also when podman was cut off before it noted that.
 func over(c reconcile.Container) bool {
-	return c.State == reconcile.Exited || c.State == reconcile.Releasing
+	cutOff := c.State == reconcile.Created && c.Exited.Before(c.Started)
+	return c.State == reconcile.Exited || c.State == reconcile.Releasing || cutOff
 }
 
 func checkEnd(t *rapid.T, m *model, p reconcile.Plan) {
