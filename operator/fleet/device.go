@@ -19,8 +19,11 @@ type device struct {
 	// reachable: its last heartbeat is recent. They stand here, beside records,
 	// because a state touches them and nothing else of a device.
 	known, removed, reachable bool
-	records                   []record
-	labels                    []*labelPair
+	// oddHold: nobody can tell until when the resource wants it held. It stands here
+	// for want of space elsewhere.
+	oddHold bool
+	records []record
+	labels  []*labelPair
 
 	desired
 	presence
@@ -79,7 +82,7 @@ func (f *Fleet) RemoveDevice(id wire.DeviceID) {
 	}
 	f.prune(d)
 	f.depart(d)
-	d.asked, d.malformed, d.held = 0, false, holder{}
+	d.asked, d.oddHold, d.held = 0, false, holder{}
 	d.known, d.removed = false, true
 	f.known--
 	f.replan(d)

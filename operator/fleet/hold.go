@@ -11,10 +11,8 @@ import (
 
 // holding is what is known of a device's holds. Times are Unix seconds, 0 for none.
 type holding struct {
-	// asked is what the resource asks for, malformed says that nobody can tell what,
-	// and written is what the stored manifest says.
+	// asked is what the resource asks for, and written what the stored manifest says.
 	asked, written int64
-	malformed      bool
 	// held is what the device says of itself.
 	held holder
 }
@@ -54,7 +52,7 @@ func (f *Fleet) SetHold(id wire.DeviceID, annotation string) {
 		d.asked = asked
 		f.replan(d)
 	}
-	d.malformed = malformed
+	d.oddHold = malformed
 	f.touchDevice(d)
 }
 
@@ -95,7 +93,7 @@ func (c heldCondition) become(d *device, now int64) heldCondition {
 	switch {
 	case d.held.reason != notHeld:
 		next.deviceCondition = c.deviceCondition.become(isTrue, now)
-	case d.malformed:
+	case d.oddHold:
 		next.holder = holder{reason: invalidHold}
 		next.deviceCondition = c.deviceCondition.become(isFalse, now)
 	}
