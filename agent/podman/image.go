@@ -99,7 +99,7 @@ func (c *Client) fetch(ctx context.Context, image string) error {
 // pullFailed keeps the reasons that a pull shares with other steps.
 func pullFailed(text string) *reconcile.Failure {
 	f := &reconcile.Failure{Reason: Reason(text), Message: text}
-	if f.Reason != reconcile.ReasonDiskFull {
+	if f.Reason != reconcile.ReasonDiskFull && f.Reason != reconcile.ReasonDiskReadOnly {
 		f.Reason = reconcile.ReasonImagePullFailed
 	}
 	return f

@@ -32,6 +32,7 @@ func TestReason(t *testing.T) {
 		"no such container abc": reconcile.ReasonPodmanError,
 		"creating container storage: the container name \"a\" is already in use by 0123. You have to remove that container to be able to reuse that name: that name is already in use": reconcile.ReasonNameInUse,
 		"writing blob: storing blob to file \"/var/tmp/x\": write /var/tmp/x: no space left on device":                                                                                 reconcile.ReasonDiskFull,
+		"open /var/lib/containers/storage/libpod/bolt_state.db: read-only file system":                                                                                                 reconcile.ReasonDiskReadOnly,
 		"registry.example/a:1: image not known":                                       reconcile.ReasonImageMissing,
 		"No such image: registry.example/a:1":                                         reconcile.ReasonImageMissing,
 		"crun: exec container process `/hello`: Exec format error: OCI runtime error": reconcile.ReasonWrongArchitecture,

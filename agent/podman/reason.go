@@ -14,6 +14,7 @@ var texts = []struct {
 }{
 	{reconcile.ReasonPortInUse, []string{"address already in use", "port is already allocated"}},
 	{reconcile.ReasonDiskFull, []string{"no space left on device", "disk quota exceeded"}},
+	{reconcile.ReasonDiskReadOnly, []string{"read-only file system"}},
 	{reconcile.ReasonLimitRefused, []string{"setrlimit", "rlimit", "unable to set memory limit"}},
 	// podman takes any file that a runtime misses for the command.
 	{reconcile.ReasonCgroupError, []string{"cgroup config"}},

@@ -39,6 +39,9 @@ const (
 	ReasonCgroupError       = "CgroupError"
 	ReasonDiskFull          = "DiskFull"
 	ReasonDiskSpaceLow      = "DiskSpaceLow"
+	ReasonDiskReadOnly      = "DiskReadOnly"
+	// ReasonStateNotSaved is any other fault of the state directory.
+	ReasonStateNotSaved = "StateNotSaved"
 
 	// Reasons of a secret: one that may pass by itself, and those for a person.
 	ReasonSecretUnavailable    = "SecretUnavailable"

@@ -39,7 +39,7 @@ func Claim(dir string) (*os.File, error) {
 // Claimed reports whether an agent uses the state directory now. It asks without
 // taking the lock, so that it can never keep an agent from starting.
 func Claimed(dir string) (bool, error) {
-	file, err := os.OpenFile(filepath.Join(dir, claimFile), os.O_RDWR, 0)
+	file, err := os.Open(filepath.Join(dir, claimFile)) // also on a disk that is read-only
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

@@ -3,6 +3,7 @@ package status_test
 import (
 	"errors"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -136,6 +137,14 @@ func TestClaim(t *testing.T) {
 	expect(true)
 	if _, err := status.Claim(dir); !errors.Is(err, status.ErrClaimed) {
 		t.Errorf("a second Claim(): %v, want ErrClaimed", err)
+	}
+	expect(true)
+	if err := syscall.Mount(dir, dir, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatalf("mounting, which needs root: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	if err := syscall.Mount("", dir, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
 	}
 	expect(true)
 	if err := claim.Close(); err != nil {

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"math/rand/v2"
 	"sync"
@@ -139,19 +140,31 @@ func (l *loop) missed(ctx context.Context, err error) time.Duration {
 	if ctx.Err() != nil {
 		return 0
 	}
-	l.misses++
-	if l.misses == failedLooks {
-		l.options.Log.Error(err, "podman cannot be reached")
+	failure := reconcile.Failure{Reason: reconcile.ReasonPodmanUnavailable, Message: err.Error()}
+	if own := new(reconcile.Failure); errors.As(err, &own) {
+		failure = *own
+	}
+	before := l.misses
+	if l.misses++; failure.Reason == reconcile.ReasonPodmanTimeout {
+		l.misses++ // a service that restarts would have answered in that time
+	}
+	if l.misses >= failedLooks && before < failedLooks {
+		l.options.Log.Error(err, "podman cannot be looked at")
 	}
 	if l.misses >= failedLooks {
 		l.mu.Lock()
-		wanted, known := l.wanted, maps.Clone(l.known)
+		wanted, unsaved, known := l.wanted, l.unsaved, maps.Clone(l.known)
 		l.mu.Unlock()
+		states := map[wire.DeploymentID]wire.DeviceState{}
 		for id, w := range wanted {
-			l.say(id, wire.DeviceState{
-				Phase: wire.PhaseFailed, Reason: reconcile.ReasonPodmanUnavailable, Digest: w.Digest,
-				Message: wire.CleanText(err.Error(), wire.MaxMessage), Containers: known[id].state.Containers,
-			}, time.Time{})
+			states[id] = wire.DeviceState{
+				Phase: wire.PhaseFailed, Reason: failure.Reason, Digest: w.Digest, Message: wire.CleanText(failure.Message, wire.MaxMessage),
+			}
+		}
+		maps.Copy(states, unsaved)
+		for id, state := range states {
+			state.Containers = known[id].state.Containers
+			l.say(id, state, time.Time{})
 		}
 	}
 	return min(maxLookDelay, time.Second<<min(l.misses-1, 5))
@@ -180,6 +193,9 @@ func (l *loop) situations(wanted map[wire.DeploymentID]reconcile.Wanted, contain
 	for id := range l.memory {
 		add(id)
 	}
+	for id := range l.unsavedStates() {
+		add(id)
+	}
 	for id := range l.States() {
 		add(id)
 	}
@@ -202,7 +218,13 @@ func used(containers []reconcile.Container) (names []string) {
 
 // report says what a plan says of its Deployment.
 func (l *loop) report(id wire.DeploymentID, plan reconcile.Plan) {
+	unsaved, is := l.unsavedStates()[id]
 	switch {
+	case is:
+		if plan.State != nil {
+			unsaved.Containers = plan.State.Containers
+		}
+		l.say(id, unsaved, time.Time{})
 	case plan.Gone:
 		delete(l.memory, id)
 		l.sayGone(id)

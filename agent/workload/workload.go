@@ -97,6 +97,9 @@ type Manager struct {
 	wanted  map[wire.DeploymentID]reconcile.Wanted // desired, decoded
 	known   map[wire.DeploymentID]known
 	hold    *hold.Hold // why nothing is changed now
+	// unsaved is how those do whose newest version is not held, since it could not be
+	// made durable. It is replaced and never changed.
+	unsaved map[wire.DeploymentID]wire.DeviceState
 }
 
 // known is what the manager last said of a Deployment.
@@ -145,15 +148,16 @@ func (m *Manager) Apply(d store.Desired) error {
 	if d.Generation == 0 || d.Generation < m.desired.Generation {
 		return fmt.Errorf("generation %d, held %d: %w", d.Generation, m.desired.Generation, ErrStale)
 	}
-	if err := m.options.Store.SaveDesired(d); err != nil {
-		return err
+	err := m.options.Store.SaveDesired(d)
+	if err == nil {
+		m.adopt(d)
 	}
-	m.adopt(d)
+	m.unsaved = notSaved(m.desired, d, err)
 	select {
 	case m.wake <- struct{}{}:
 	default:
 	}
-	return nil
+	return err
 }
 
 // adopt takes d over, decoding what changed.

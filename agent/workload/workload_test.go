@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,6 +31,7 @@ type runtime struct {
 	containers []reconcile.Container
 	did        []string
 	away       bool
+	hangs      bool
 	slow       map[string]bool // images whose pull never ends
 	images     []string
 	room       int // images that the disk has room for; 0 for any number
@@ -39,6 +42,9 @@ func (r *runtime) List(context.Context, wire.DeviceID) ([]reconcile.Container, e
 	defer r.mu.Unlock()
 	if r.away {
 		return nil, &reconcile.Failure{Reason: reconcile.ReasonPodmanUnavailable, Message: "no socket"}
+	}
+	if r.hangs {
+		return nil, &reconcile.Failure{Reason: reconcile.ReasonPodmanTimeout, Message: "no answer"}
 	}
 	return slices.Clone(r.containers), nil
 }
@@ -285,6 +291,74 @@ func TestPodmanAway(t *testing.T) {
 		pass(time.Minute)
 		if reports := heard(); !slices.Contains(reports, "gone") || stateOf(m, "b") != "Succeeded/Running" || len(m.States()) != 1 {
 			t.Errorf("reports %q, states %+v", reports, m.States())
+		}
+	})
+}
+
+// Why podman cannot be looked at is told as it is, and sooner when it had time to answer.
+func TestPodmanHangs(t *testing.T) {
+	r := &runtime{}
+	inBubble(t, r, nil, func(t *testing.T, m *workload.Manager) {
+		apply(t, m, want(1, map[string]string{"a": "app:1"}))
+		pass(5 * time.Second)
+		r.set(func() { r.hangs = true })
+		pass(10 * time.Second) // the next look, and one after it
+		if state := stateOf(m, "a"); state != "Failed/PodmanTimeout" {
+			t.Errorf("a is %s", state)
+		}
+		r.set(func() { r.hangs = false })
+		pass(time.Minute)
+		if state := stateOf(m, "a"); state != "Succeeded/Running" {
+			t.Errorf("a is %s again", state)
+		}
+	})
+}
+
+// TestStateThatCannotBeSaved has a disk that is full, and then is not.
+func TestStateThatCannotBeSaved(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatalf("mounting a small disk, which needs root: %v", err)
+	}
+	defer func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	big := want(2, map[string]string{"a": "app:1", "b": strings.Repeat("x", 128<<10)})
+	r := &runtime{}
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, dir, workload.Options{Podman: r})
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- m.Run(ctx) }()
+		apply(t, m, want(1, map[string]string{"a": "app:1"}))
+		pass(5 * time.Second)
+		if err := m.Apply(big); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("got error %v, want no space left", err)
+		}
+		pass(time.Minute)
+		state := m.States()[deploymentOf("b")]
+		if state.Reason != reconcile.ReasonDiskFull || state.Digest != big.Deployments[deploymentOf("b")].Digest {
+			t.Errorf("what is not saved is %s/%s of %s", state.Phase, state.Reason, state.Digest)
+		}
+		if held := stateOf(m, "a"); held != "Succeeded/Running" || m.Desired().Generation != 1 {
+			t.Errorf("what is held is %s of generation %d", held, m.Desired().Generation)
+		}
+		r.set(func() { r.away = true })
+		pass(time.Minute)
+		if b, a := stateOf(m, "b"), stateOf(m, "a"); b != "Failed/DiskFull" || a != "Failed/PodmanUnavailable" {
+			t.Errorf("without podman, what is not saved is %s, and what is held %s", b, a)
+		}
+		r.set(func() { r.away = false })
+		apply(t, m, want(3, map[string]string{"a": "app:1"}))
+		pass(time.Minute)
+		if len(m.States()) != 1 || stateOf(m, "a") != "Succeeded/Running" {
+			t.Errorf("after that: %+v", m.States())
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
 		}
 	})
 }
