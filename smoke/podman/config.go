@@ -20,6 +20,7 @@ import (
 // settings are what the configuration files of one service are made from.
 type settings struct {
 	Dir     string
+	Root    string
 	Driver  string
 	Network string
 	Nofile  uint64
@@ -84,20 +85,20 @@ if [ "$(id -u)" = 0 ]; then
     exec setpriv --reuid={{.Account}} --regid={{.Account}} --init-groups "$0/podman" "$@"' '{{.Dir}}' "$@"
 fi
 {{- end}}
-exec {{if .NoCgroups}}unshare --mount sh -c 'mount -t tmpfs -o ro none /sys/fs/cgroup && exec "$0" "$@"' {{end}}podman --root '{{.Dir}}/root' --runroot '{{.Dir}}/run' --tmpdir '{{.Dir}}/tmp' \
+exec {{if .NoCgroups}}unshare --mount sh -c 'mount -t tmpfs -o ro none /sys/fs/cgroup && exec "$0" "$@"' {{end}}podman --root '{{.Root}}' --runroot '{{.Dir}}/run' --tmpdir '{{.Dir}}/tmp' \
   --network-config-dir '{{.Dir}}/net' --storage-driver {{.Driver}} "$@"
 `)),
 }
 
 // configure writes the files that make podman use this folder and nothing else.
 func (s *Service) configure(o Options) error {
-	for _, name := range []string{"root", "run", "tmp", "net", "bin", "xdg", "home/.config/containers"} {
+	for _, name := range []string{"run", "tmp", "net", "bin", "xdg", "home/.config/containers"} {
 		if err := os.MkdirAll(s.path(name), 0o700); err != nil {
 			return fmt.Errorf("making the folder for %s: %w", name, err)
 		}
 	}
 	driver := "overlay"
-	if works, err := overlay.Works(s.dir); err != nil {
+	if works, err := overlay.Works(s.root); err != nil {
 		return err
 	} else if !works {
 		driver = "vfs"
@@ -107,7 +108,7 @@ func (s *Service) configure(o Options) error {
 		return err
 	}
 	values := settings{
-		Dir: s.dir, Driver: driver, Network: network.Name,
+		Dir: s.dir, Root: s.root, Driver: driver, Network: network.Name,
 		Nofile: hardLimit(syscall.RLIMIT_NOFILE, 1<<20), Nproc: hardLimit(rlimitNproc, 1<<15),
 		NoCgroups: o.NoCgroups,
 	}

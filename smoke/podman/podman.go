@@ -34,6 +34,9 @@ type Options struct {
 	// NoCgroups leaves it without control groups, as a kernel does that has none which
 	// the runtime can use.
 	NoCgroups bool
+	// DiskBytes has everything that podman stores on a file system of its own of this
+	// size, see Service.Disk; 0 leaves it in the folder.
+	DiskBytes int64
 	// Progress hears about packages being installed; nil means standard error.
 	Progress io.Writer
 }
@@ -41,6 +44,7 @@ type Options struct {
 // Service is a podman service and the storage behind it.
 type Service struct {
 	dir     string
+	root    string // of the storage
 	owner   *os.File
 	running *process.Process
 }
@@ -77,6 +81,9 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 			err = errors.Join(fmt.Errorf("starting a podman service in %s: %w", s.dir, err), s.Stop())
 		}
 	}()
+	if err := s.store(ctx, o); err != nil {
+		return nil, err
+	}
 	if err := s.configure(o); err != nil {
 		return nil, err
 	}
