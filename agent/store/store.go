@@ -75,8 +75,7 @@ func (s *Store) save(name string, value any) (err error) {
 	}
 	temporary := filepath.Join(s.dir, name+".tmp")
 	if err := writeSynced(temporary, data); err != nil {
-		// Left behind it would hold space on a disk that may be full.
-		return errors.Join(err, os.Remove(temporary))
+		return err
 	}
 	if err := os.Rename(temporary, filepath.Join(s.dir, name)); err != nil {
 		return err
@@ -89,7 +88,12 @@ func writeSynced(path string, data []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
+	defer func() {
+		if err = errors.Join(err, file.Close()); err != nil {
+			// Left behind it would hold space on a disk that may be full.
+			err = errors.Join(err, os.Remove(path))
+		}
+	}()
 	if _, err := file.Write(data); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -21,21 +22,31 @@ import (
 // has it.
 type machine struct {
 	*person
+	state  string // the agent's
 	podman *podman.Service
 	agent  *process.Process // nil until it runs
 }
 
 // newMachine has podman and no agent that runs. Whatever happens, stop it.
-func newMachine(ctx context.Context, c *cluster.Cluster) (m *machine, err error) {
+func newMachine(ctx context.Context, c *cluster.Cluster) (*machine, error) {
+	return newMachineOn(ctx, c, 0)
+}
+
+// newMachineOn has a disk of its own of so many bytes, for what podman and the agent
+// store; 0 for none.
+func newMachineOn(ctx context.Context, c *cluster.Cluster, disk int64) (m *machine, err error) {
 	m = &machine{}
 	if m.person, err = newPerson(ctx, c, runtime.GOARCH, programs.Agent); err != nil {
 		return m, err
 	}
-	if m.podman, err = podman.Start(ctx, podman.Options{Name: "story", Progress: c.Progress()}); err != nil {
+	if m.podman, err = podman.Start(ctx, podman.Options{Name: "story", DiskBytes: disk, Progress: c.Progress()}); err != nil {
 		return m, err
 	}
+	if m.state = m.path("state"); disk > 0 {
+		m.state = filepath.Join(m.podman.Disk(), "state")
+	}
 	own := fmt.Sprintf("[agent]\nstate_dir = %q\n[podman]\nsocket = %q\npoll_interval = \"1s\"\n[labels]\ngroup = \"a\"\n",
-		m.path("state"), m.podman.Socket())
+		m.state, m.podman.Socket())
 	if err := os.Mkdir(m.path("conf.d"), 0o700); err != nil {
 		return m, err
 	}

@@ -28,6 +28,7 @@ func All() []Story {
 		{"pod", "the cluster is a real one: a pod with a volume, a name, logs and exec", pod},
 		{"install", "helm install with no values gives a fleet: a device joins, runs what it shall, and the status is true", install},
 		{"argocd", "Argo CD installs a fleet from git, keeps it as it is there, and tells how devices do", gitops},
+		{"hardship", "whatever befalls a device's podman and its disk, what runs goes on, people are told, and it recovers alone", hardship},
 		{"faults", "whatever part fails, a change arrives and what runs goes on", faults},
 		{"upgrade", "a release replaces the one before and loses nothing, and what would lose something is refused", upgrade},
 		{"ha", "of three servers and two operators one may fail, and few notice", available},
