@@ -23,6 +23,8 @@ const (
 	// LabelSecrets has the names of the container's secrets in podman, for one that
 	// has any.
 	LabelSecrets = "io.nationtech.fleet.secrets"
+	// LabelVariables has the names of the variables of its environment that hold one.
+	LabelVariables = "io.nationtech.fleet.secret-variables"
 )
 
 // listed is a container in podman's list.
@@ -83,6 +85,6 @@ func (l listed) container() (reconcile.Container, bool) {
 		ID: l.ID, Key: reconcile.Key{Deployment: id, Service: l.Labels[LabelService]}, Digest: score.Digest(l.Labels[LabelDigest]),
 		Image: l.ImageID, State: state, ExitCode: l.ExitCode,
 		Created: l.Created.Truncate(time.Second), Started: time.Unix(l.StartedAt, 0), Exited: time.Unix(l.ExitedAt, 0),
-		Secrets: secrets,
+		Secrets: secrets, Exposed: l.Labels[LabelVariables] != "",
 	}, true
 }

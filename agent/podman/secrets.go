@@ -67,18 +67,22 @@ func give(s *specgen.SpecGenerator, secrets []reconcile.NamedSecret) {
 	if len(secrets) == 0 {
 		return
 	}
-	var names []string
+	var names, variables []string
 	s.EnvSecrets = map[string]string{}
 	for _, one := range secrets {
 		names = append(names, one.PodmanName)
 		if one.Env != "" {
 			s.EnvSecrets[one.Env] = one.PodmanName
+			variables = append(variables, one.Env)
 		} else {
 			s.Secrets = append(s.Secrets, specgen.Secret{Source: one.PodmanName, Target: one.File, Mode: secretMode})
 		}
 	}
 	slices.Sort(names)
 	s.Labels[LabelSecrets] = strings.Join(slices.Compact(names), ",")
+	if len(variables) > 0 {
+		s.Labels[LabelVariables] = strings.Join(variables, ",")
+	}
 }
 
 // conceal strikes the values of secrets out of the configuration that podman made
@@ -90,7 +94,8 @@ func (c *Client) conceal(ctx context.Context, step reconcile.Step) error {
 	if err != nil {
 		return err
 	}
-	var variables []string
+	// The container may be of another version than the service that is wanted.
+	variables := strings.Split(i.Config.Labels[LabelVariables], ",")
 	for _, one := range step.Service.Spec.Secrets {
 		if one.Env != "" {
 			variables = append(variables, one.Env)

@@ -79,7 +79,9 @@ func liveWithSecrets(f fixture) {
 	if out, err := f.service.Run(t.Context(), "restart", "--time=0", created.ID); err != nil {
 		t.Fatal(err, out)
 	}
-	f.must(step, reconcile.Conceal, reconcile.Conceal)
+	other := step // which is wanted by now, and has no secret
+	other.Service.Spec.Secrets = nil
+	f.must(other, reconcile.Conceal, reconcile.Conceal)
 	has("after a restart")
 	f.tellsNothing("after a restart", created.ID, "s3cr3t")
 	f.must(step, reconcile.Stop, reconcile.Conceal)

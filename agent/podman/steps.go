@@ -103,6 +103,7 @@ type inspection struct {
 	Config struct {
 		StopTimeout uint
 		Env         []string
+		Labels      map[string]string
 	}
 	OCIConfigPath string
 }

@@ -123,6 +123,36 @@ func TestHoldCancelsAPull(t *testing.T) {
 	}
 }
 
+// What runs in place of the wanted version shows no value either, also where that has no
+// secret.
+func TestOldVersionIsConcealed(t *testing.T) {
+	for reason, held := range map[string]bool{"until the new one is here": false, "while it is held": true} {
+		m := newModel()
+		m.secrets = someSecrets("1", "")
+		m.want(app(func(svc *score.Service) {
+			svc.Secrets = []score.Secret{{Name: "db", Key: "password", Env: "PASSWORD"}}
+		}))
+		if _, settled := m.settle(); !settled || len(m.shows) > 0 {
+			t.Fatalf("%s: shows %v", reason, m.shows)
+		}
+		m.want(app(image("app:2")))
+		m.plan()
+		m.cut()
+		if held {
+			m.held()
+		}
+		concealed := func() bool { return m.containers[0].State == reconcile.Running && len(m.shows) == 0 }
+		for range 6 {
+			if !concealed() {
+				m.next(nil)
+			}
+		}
+		if !concealed() {
+			t.Errorf("%s: %+v shows %v", reason, m.containers, m.shows)
+		}
+	}
+}
+
 // A device that lost its power while it pulled, and boots with no network, runs what
 // it ran.
 func TestOldVersionRunsUntilTheNewOneIsHere(t *testing.T) {

@@ -88,7 +88,7 @@ func (m Memory) about(digest score.Digest) Memory {
 	return m
 }
 
-// observe takes in what the wanted container does.
+// observe takes in what the container does that is watched.
 func (m Memory) observe(t *Container, now time.Time) Memory {
 	if t == nil {
 		return m
@@ -117,7 +117,7 @@ func (m Memory) After(step Step, outcome Outcome, now time.Time) Memory {
 		return m
 	}
 	if step.Action == Start && step.Container.Digest != step.Service.Digest {
-		m.revived = true
+		m.revived, m.concealed, m.conceal = true, false, time.Time{}
 		return m
 	}
 	seen := life{step.Container.ID, step.Container.Started.Unix()}

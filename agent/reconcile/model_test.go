@@ -152,6 +152,7 @@ func (m *model) effect(step reconcile.Step) *reconcile.Failure {
 		m.made++
 		m.containers = append(m.containers, reconcile.Container{
 			ID: fmt.Sprint("c", m.made), Key: step.Key, Digest: step.Service.Digest, State: reconcile.Created, Created: m.now,
+			Exposed: slices.ContainsFunc(step.Service.Spec.Secrets, func(s score.Secret) bool { return s.Env != "" }),
 		})
 	case reconcile.Start:
 		if i < 0 {

@@ -68,6 +68,9 @@ type Container struct {
 	Image string
 	// Secrets are the names of those of podman's secrets that it was made with.
 	Secrets []string
+	// Exposed says that some of them are in its environment. A container that an older
+	// agent made does not tell.
+	Exposed bool
 }
 
 // ReleaseTime is how long podman may take to release what an ended container had.

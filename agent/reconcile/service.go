@@ -43,8 +43,23 @@ func newService(key Key, want *Service, s Situation) service {
 	if s.Hold != nil {
 		v = v.held(s.Hold)
 	}
-	v.memory = s.Memory[key.Service].about(v.digest()).observe(v.target, s.Now)
+	v.memory = s.Memory[key.Service].about(v.digest())
+	v.memory = v.memory.observe(v.stage(), s.Now)
 	return v
+}
+
+// stage is the container that is watched: the wanted one, and before it is there the one
+// that was started again in its place; nil for none.
+func (v service) stage() (last *Container) {
+	if v.target != nil || !v.memory.revived {
+		return v.target
+	}
+	for i, c := range v.others {
+		if c.State != Created && (last == nil || c.Started.After(last.Started)) {
+			last = &v.others[i]
+		}
+	}
+	return last
 }
 
 // precedes reports whether c is the original rather than t: somebody may have
@@ -68,7 +83,7 @@ func (v service) digest() score.Digest {
 func (v service) due() (step *Step, wake time.Time) {
 	if conceal := v.nextConceal(); !conceal.IsZero() {
 		if !v.now.Before(conceal) {
-			return v.step(Conceal, *v.target), time.Time{}
+			return v.step(Conceal, *v.stage()), time.Time{}
 		}
 		wake = conceal
 	}
@@ -241,8 +256,8 @@ func (v service) mustStart() bool {
 // shows of the container, which a start brings there, also one that fails; zero
 // when they are not there.
 func (v service) nextConceal() time.Time {
-	t, m := v.target, v.memory
-	if v.want == nil || t == nil || m.concealed || !v.want.exposed() {
+	t, m := v.stage(), v.memory
+	if v.want == nil || t == nil || m.concealed || !t.Exposed && !v.want.exposed() {
 		return time.Time{}
 	}
 	switch {
