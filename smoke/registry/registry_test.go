@@ -53,6 +53,21 @@ func TestPushAndPull(t *testing.T) {
 	if n := r.Pulls("team/app"); n != 1 {
 		t.Errorf("Pulls() = %d after one pull", n)
 	}
+	layers, err := pulled.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := r.Blobs("team/app")
+	content, err := layers[1].Compressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := content.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := r.Blobs("team/app"); n != before+1 {
+		t.Errorf("Blobs() = %d after a layer, and %d before", n, before)
+	}
 }
 
 func TestBreak(t *testing.T) {

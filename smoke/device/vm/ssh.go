@@ -16,7 +16,7 @@ import (
 const (
 	// bannerTime is how long the machine may take to say that it speaks ssh. qemu takes
 	// a connection long before there is anybody in the machine to take it.
-	bannerTime = 5 * time.Second
+	bannerTime = 20 * time.Second
 	// loginTime is how long a login may take on a busy host.
 	loginTime = 2 * time.Minute
 )
