@@ -1,16 +1,13 @@
 package stories
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/nationtech/harmony-fleet/apis/fleet/v1alpha1"
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
@@ -22,24 +19,20 @@ import (
 // people are told what is wrong, and all is well again by itself when that is over.
 func hardship(ctx context.Context, c *cluster.Cluster) error {
 	return installing(ctx, c, func(i *installation) (err error) {
-		if err := i.up(ctx, "with no values", nil); err != nil {
+		if err := i.onNodePort(ctx, "with the broker at a port of the node"); err != nil {
 			return err
 		}
-		s := &sufferer{installation: i}
-		s.machine, err = newMachineOn(ctx, c, diskBytes)
-		defer func() { err = errors.Join(err, s.machine.stop()) }()
+		m, err := newMachineOn(ctx, c, diskBytes)
+		defer func() { err = errors.Join(err, m.stop()) }()
 		if err != nil {
 			return err
 		}
-		forward, err := i.Forward(ctx, namespace, "service/"+product+"-nats", 4222)
+		p, err := i.admit(ctx, m)
 		if err != nil {
 			return err
 		}
-		defer forward.Stop()
-		err = i.Step("this host joins, with a small disk of its own, and runs what it shall", func() error {
-			return i.explain(ctx, s.machine, s.begin(ctx, fmt.Sprintf("tls://localhost:%d", forward.Port)))
-		})
-		if err != nil {
+		s := &sufferer{patient: p}
+		if err := s.find(ctx); err != nil {
 			return err
 		}
 		for _, h := range s.hardships() {
@@ -47,22 +40,14 @@ func hardship(ctx context.Context, c *cluster.Cluster) error {
 				return err
 			}
 		}
-		for _, w := range []workload{s.steady, s.moving} {
-			if err := i.remove(ctx, w); err != nil {
-				return err
-			}
-		}
-		return i.down(ctx)
+		return s.discharge(ctx)
 	})
 }
 
-// sufferer is a device with a service that is never changed, and one that is each time.
+// sufferer is a patient whose own parts fail.
 type sufferer struct {
-	*installation
-	machine        *machine
-	steady, moving workload
-	changes        int
-	kept, url      string // the container of steady, and where it answers
+	*patient
+	url string // where steady answers
 }
 
 // trouble is something that happens to the device.
@@ -74,28 +59,8 @@ type trouble struct {
 	reason string
 }
 
-// begin lets the device in.
-func (s *sufferer) begin(ctx context.Context, url string) error {
-	image := s.machine.registry.Ref("hello:v1")
-	s.steady = workload{name: "steady", group: "a", image: image, devices: 1}
-	s.moving = workload{name: "moving", group: "a", image: image, devices: 1}
-	if err := s.machine.enrol(ctx, url); err != nil {
-		return err
-	}
-	for _, w := range []workload{s.steady, s.moving} {
-		if err := s.apply(ctx, w); err != nil {
-			return err
-		}
-	}
-	for _, w := range []workload{s.steady, s.moving} {
-		if err := s.settled(ctx, w); err != nil {
-			return err
-		}
-	}
-	var err error
-	if s.kept, err = s.machine.containers(ctx, s.steady.name); err != nil {
-		return err
-	}
+// find finds out where steady answers.
+func (s *sufferer) find(ctx context.Context) error {
 	address, err := s.machine.podman.Run(ctx, "inspect", "--format={{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", s.kept)
 	s.url = fmt.Sprintf("http://%s:%d", strings.TrimSpace(address), images.Port)
 	return err
@@ -103,35 +68,34 @@ func (s *sufferer) begin(ctx context.Context, url string) error {
 
 // endure has one thing happen while something is to be changed, and then be over.
 func (s *sufferer) endure(ctx context.Context, h trouble) error {
-	return s.Step(h.what, func() error {
-		begin, before, err := s.spent()
-		if err != nil {
+	return s.tell(ctx, step{h.what, func() error {
+		return s.machine.calm(func() error {
+			err := h.begin(ctx)
+			if err == nil {
+				err = s.told(ctx, h.reason)
+			}
+			if err == nil {
+				err = process.Answers(ctx, s.url)
+			}
+			if err == nil {
+				err = s.whole()
+			}
+			if err = errors.Join(err, h.end(ctx)); err == nil {
+				err = s.settled(ctx, s.moving)
+			}
+			if err == nil {
+				err = s.settled(ctx, s.steady)
+			}
 			return err
-		}
-		err = h.begin(ctx)
-		if err == nil {
-			err = s.told(ctx, h.reason)
-		}
-		if err == nil {
-			err = process.Answers(ctx, s.url)
-		}
-		if err == nil {
-			err = s.whole()
-		}
-		if err = errors.Join(err, h.end(ctx)); err == nil {
-			err = s.recovered(ctx)
-		}
-		if err == nil {
-			err = s.calm(begin, before)
-		}
-		return s.explain(ctx, s.machine, err)
-	})
+		})
+	}})
 }
 
-// change has the device run another version of what moves.
+// change has the device run another version of what moves, which it may have had: its
+// disk is small.
 func (s *sufferer) change(ctx context.Context) error {
-	s.changes++
-	s.moving.image = s.machine.registry.Ref(fmt.Sprintf("hello:v%d", 1+s.changes%2))
+	s.number++
+	s.moving.image = s.machine.registry.Ref(fmt.Sprintf("hello:v%d", 1+s.number%2))
 	return s.apply(ctx, s.moving)
 }
 
@@ -161,20 +125,6 @@ func (s *sufferer) told(ctx context.Context, reason string) error {
 	})
 }
 
-// recovered waits until the change is made, and sees that the rest was left alone.
-func (s *sufferer) recovered(ctx context.Context) error {
-	for _, w := range []workload{s.moving, s.steady} {
-		if err := s.settled(ctx, w); err != nil {
-			return err
-		}
-	}
-	container, err := s.machine.containers(ctx, s.steady.name)
-	if err == nil && container != s.kept {
-		err = fmt.Errorf("the container of %s is %q, and was %q: nothing of it was changed", s.steady.name, container, s.kept)
-	}
-	return err
-}
-
 // whole sees that no file of the agent's state is half of one.
 func (s *sufferer) whole() error {
 	entries, err := os.ReadDir(s.machine.state)
@@ -191,56 +141,4 @@ func (s *sufferer) whole() error {
 		}
 	}
 	return nil
-}
-
-// mostShare is the share of one processor that an agent must not use up over a
-// hardship, which it is far below: one that tries without a pause takes all of it.
-const mostShare = 0.25
-
-// mostSteps is how many steps an agent may begin meanwhile: those of a change, and some
-// that fail and are tried again after ever longer pauses.
-const mostSteps = 40
-
-// calm is an error when the agent was busy since it had spent so much.
-func (s *sufferer) calm(begin time.Time, before spending) error {
-	now, after, err := s.spent()
-	if err != nil {
-		return err
-	}
-	steps := after.steps - before.steps
-	share := (after.processor - before.processor).Seconds() / now.Sub(begin).Seconds()
-	if share > mostShare || steps > mostSteps {
-		return fmt.Errorf("the agent used %.0f %% of a processor and began %d steps in %s", 100*share, steps, now.Sub(begin))
-	}
-	fmt.Fprintf(s.Progress(), "    the agent used %.1f %% of a processor and began %d steps\n", 100*share, steps)
-	return nil
-}
-
-// spending is what the agent has done since it was started.
-type spending struct {
-	processor time.Duration
-	steps     int
-}
-
-// tick is the unit of processor time in /proc, on all that Go runs on.
-const tick = 10 * time.Millisecond
-
-func (s *sufferer) spent() (at time.Time, sum spending, err error) {
-	at = time.Now()
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.machine.agent.PID()))
-	if err != nil {
-		return at, sum, fmt.Errorf("reading what the agent has spent: %w", err)
-	}
-	// 123 (name) R …: the 14th and 15th are the time in its own mode and the kernel's.
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	for _, field := range fields[11:13] {
-		ticks, err := strconv.Atoi(string(field))
-		if err != nil {
-			return at, sum, fmt.Errorf("reading what the agent has spent: %w", err)
-		}
-		sum.processor += time.Duration(ticks) * tick
-	}
-	log, err := os.ReadFile(s.machine.path("agent.log"))
-	sum.steps = bytes.Count(log, []byte("step begins"))
-	return at, sum, err
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ type machine struct {
 	state  string // the agent's
 	podman *podman.Service
 	agent  *process.Process // nil until it runs
+	within []string         // what goes before the agent's command, if anything
 }
 
 // newMachine has podman and no agent that runs. Whatever happens, stop it.
@@ -84,11 +86,19 @@ func (m *machine) join(ctx context.Context, command string) error {
 	return m.run()
 }
 
+// status is the page of `fleet-agent status`.
+func (m *machine) status(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, m.path("fleet-agent"), "status", "--config", m.path("config.toml")).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("fleet-agent status: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return string(out), nil
+}
+
 // run starts the agent, which is configured, with more in its environment.
 func (m *machine) run(env ...string) (err error) {
-	m.agent, err = process.Start(process.Spec{
-		Path: m.path("fleet-agent"), Args: []string{"--config", m.path("config.toml")}, Log: m.path("agent.log"), Env: env,
-	})
+	command := append(slices.Clone(m.within), m.path("fleet-agent"), "--config", m.path("config.toml"))
+	m.agent, err = process.Start(process.Spec{Path: command[0], Args: command[1:], Log: m.path("agent.log"), Env: env})
 	return err
 }
 

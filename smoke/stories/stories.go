@@ -30,6 +30,7 @@ func All() []Story {
 		{"argocd", "Argo CD installs a fleet from git, keeps it as it is there, and tells how devices do", gitops},
 		{"hardship", "whatever befalls a device's podman and its disk, what runs goes on, people are told, and it recovers alone", hardship},
 		{"faults", "whatever part fails, a change arrives and what runs goes on", faults},
+		{"offline", "a device that is cut off, or copied, or badly connected runs on, its status is true, and it goes straight to what is wanted last", offline},
 		{"upgrade", "a release replaces the one before and loses nothing, and what would lose something is refused", upgrade},
 		{"ha", "of three servers and two operators one may fail, and few notice", available},
 		{"vm", "a virtual machine installs the agent with apt when it is first booted, joins, runs what it shall, and has its agent upgraded", virtual},

@@ -36,21 +36,33 @@ spec:
 
 // settled waits until the status says that all its devices run this very version.
 func (i *installation) settled(ctx context.Context, w workload) error {
+	return i.counted(ctx, w, v1alpha1.Aggregate{MatchedDeviceCount: w.devices, Succeeded: w.devices})
+}
+
+// counted waits until the status of this very version says just that of its devices.
+func (i *installation) counted(ctx context.Context, w workload, want v1alpha1.Aggregate) error {
 	return eventually(ctx, func() error {
-		out, err := i.Kubectl(ctx, "", "get", "fdep", w.name, "--output=json")
+		d, err := i.deployment(ctx, w)
 		if err != nil {
 			return err
 		}
-		var d v1alpha1.Deployment
-		if err := json.Unmarshal([]byte(out), &d); err != nil {
-			return fmt.Errorf("reading the Deployment %s: %w", w.name, err)
-		}
-		want := v1alpha1.Aggregate{MatchedDeviceCount: w.devices, Succeeded: w.devices}
 		if d.Status.ObservedGeneration != d.Generation || d.Status.Aggregate != want {
 			return fmt.Errorf("the status of %s, of generation %d, is %+v of %d; want %+v", w.name, d.Generation, d.Status.Aggregate, d.Status.ObservedGeneration, want)
 		}
 		return nil
 	})
+}
+
+// deployment reads it.
+func (i *installation) deployment(ctx context.Context, w workload) (d v1alpha1.Deployment, err error) {
+	out, err := i.Kubectl(ctx, "", "get", "fdep", w.name, "--output=json")
+	if err != nil {
+		return d, err
+	}
+	if err := json.Unmarshal([]byte(out), &d); err != nil {
+		return d, fmt.Errorf("reading the Deployment %s: %w", w.name, err)
+	}
+	return d, nil
 }
 
 // remove deletes it, and returns when it is gone.
