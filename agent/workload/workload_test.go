@@ -52,6 +52,7 @@ func (r *runtime) List(context.Context, wire.DeviceID) ([]reconcile.Container, e
 func (r *runtime) Do(ctx context.Context, _ wire.DeviceID, step reconcile.Step) reconcile.Outcome {
 	r.mu.Lock()
 	r.did = append(r.did, fmt.Sprintf("%s %s", step.Deployment.Name, step.Action))
+	id := fmt.Sprint("c", len(r.did)) // no other step has it
 	slow := step.Action == reconcile.Pull && r.slow[step.Service.Spec.Image]
 	r.mu.Unlock()
 	if slow {
@@ -64,7 +65,7 @@ func (r *runtime) Do(ctx context.Context, _ wire.DeviceID, step reconcile.Step) 
 	switch step.Action {
 	case reconcile.Create:
 		r.containers = append(r.containers, reconcile.Container{
-			ID: fmt.Sprint("c", len(r.did)), Key: step.Key, Digest: step.Service.Digest, State: reconcile.Created, Created: time.Now(),
+			ID: id, Key: step.Key, Digest: step.Service.Digest, State: reconcile.Created, Created: time.Now(),
 		})
 	case reconcile.Start:
 		r.containers[i].State, r.containers[i].Started = reconcile.Running, time.Now()
