@@ -54,8 +54,10 @@ func (f *forwarder) hangUp() {
 
 func (f *forwarder) stop() {
 	_ = f.listener.Close()
-	f.hangUp()
 	f.mu.Lock()
+	for conn := range f.conns {
+		_ = conn.Close()
+	}
 	f.conns = nil
 	f.mu.Unlock()
 	f.running.Wait()
