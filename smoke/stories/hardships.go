@@ -5,10 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -27,10 +27,13 @@ func (s *sufferer) hardships() []trouble {
 	signal := func(signal syscall.Signal) func(context.Context) error {
 		return func(context.Context) error { return syscall.Kill(podman.PID(), signal) }
 	}
-	hardships := []trouble{
+	return []trouble{
 		{
-			what:   "podman's service ends, and its socket is gone",
-			begin:  func(context.Context) error { podman.StopService(); return nil },
+			what: "podman's service ends, and its socket is gone",
+			begin: func(context.Context) error {
+				podman.StopService()
+				return os.RemoveAll(strings.TrimPrefix(podman.Socket(), "unix://"))
+			},
 			end:    podman.StartService,
 			reason: "PodmanUnavailable",
 		},
@@ -41,13 +44,35 @@ func (s *sufferer) hardships() []trouble {
 		// The part that podman stores on is left out: its service of version 4.3 panics
 		// there with a lock held, and hangs then until it is started anew.
 		{what: "the agent's disk is read-only", begin: on(coverReadOnly, s.machine.state), end: on(uncover, s.machine.state), reason: "DiskReadOnly"},
+		s.damaged(),
 	}
-	database := filepath.Join(disk, "root/libpod/bolt_state.db")
+}
+
+// damaged has podman's service end, and not come up again: it cannot read its database.
+// One that runs would hang until it is started anew, with version 4.3.
+func (s *sufferer) damaged() trouble {
+	podman := s.machine.podman
+	database := filepath.Join(podman.Disk(), "root/db.sql")
 	if _, err := os.Stat(database); err != nil {
-		fmt.Fprintln(s.Progress(), "left out: this podman has no database that can be damaged while it runs")
-		return hardships
+		database = filepath.Join(podman.Disk(), "root/libpod/bolt_state.db") // before version 5
 	}
-	return append(hardships, trouble{what: "podman's database is damaged", begin: on(damage, database), end: on(repair, database), reason: "PodmanError"})
+	return trouble{
+		what: "podman's database is damaged, so that its service does not start",
+		begin: func(ctx context.Context) error {
+			podman.StopService()
+			if err := damage(database); err != nil {
+				return err
+			}
+			if podman.StartService(ctx) == nil {
+				return fmt.Errorf("podman starts though %s is damaged", database)
+			}
+			return nil
+		},
+		end: func(ctx context.Context) error {
+			return errors.Join(repair(database), podman.StartService(ctx))
+		},
+		reason: "PodmanUnavailable",
+	}
 }
 
 // slow has podman's service, whose process it asks for, stand still for most of the time.
@@ -147,10 +172,4 @@ func damage(path string) error {
 	return errors.Join(os.Rename(path, path+".kept"), os.WriteFile(path, bytes.Repeat([]byte("damaged "), 4<<10), 0o600))
 }
 
-func repair(path string) error {
-	err := os.Rename(path+".kept", path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
+func repair(path string) error { return os.Rename(path+".kept", path) }
