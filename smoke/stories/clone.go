@@ -51,6 +51,10 @@ func (r *remote) clone(ctx context.Context) (err error) {
 		return err
 	}
 	return r.tell(ctx, step{"a second device with a copy of its disk starts: everybody is told, and nothing flaps", func() error {
+		before, err := r.moved(ctx)
+		if err != nil {
+			return err
+		}
 		if err := twin.run(); err != nil {
 			return err
 		}
@@ -63,17 +67,18 @@ func (r *remote) clone(ctx context.Context) (err error) {
 			}
 		}
 		// Both run all of it, and the first alone tells.
-		for _, w := range []workload{r.steady, r.moving} {
-			d, err := r.deployment(ctx, w)
-			if err == nil && d.Status.Aggregate.Succeeded != 1 {
-				err = fmt.Errorf("the status of %s is %+v", w.name, d.Status.Aggregate)
-			}
-			if err != nil {
-				return err
-			}
+		after, err := r.moved(ctx)
+		if err == nil && after != before {
+			err = fmt.Errorf("what people see was\n%s\nand is\n%s", before, after)
 		}
-		return nil
+		return err
 	}})
+}
+
+// moved is when the device and its Deployments last became what they are.
+func (r *remote) moved(ctx context.Context) (string, error) {
+	return r.Kubectl(ctx, "", "get", "fdev/pi-1", "fdep/steady", "fdep/moving",
+		`--output=jsonpath={range .items[*]}{.metadata.name}{range .status.conditions[?(@.type!="IdentityConflict")]} {.type} {.status} {.lastTransitionTime}{end}{"\n"}{end}`)
 }
 
 // says is an error unless the page of `fleet-agent status` has all these words.

@@ -86,15 +86,6 @@ func (m *machine) join(ctx context.Context, command string) error {
 	return m.run()
 }
 
-// status is the page of `fleet-agent status`.
-func (m *machine) status(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, m.path("fleet-agent"), "status", "--config", m.path("config.toml")).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("fleet-agent status: %w: %s", err, bytes.TrimSpace(out))
-	}
-	return string(out), nil
-}
-
 // run starts the agent, which is configured, with more in its environment.
 func (m *machine) run(env ...string) (err error) {
 	command := append(slices.Clone(m.within), m.path("fleet-agent"), "--config", m.path("config.toml"))

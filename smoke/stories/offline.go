@@ -13,7 +13,7 @@ import (
 )
 
 // offline has a device at the end of a line that is cut while people change their mind,
-// and which is bad then. There are two devices with its identity for a while.
+// and which is bad then. Before that there are two devices with its identity for a while.
 func offline(ctx context.Context, c *cluster.Cluster) error {
 	return installing(ctx, c, func(i *installation) error {
 		if err := i.onNodePort(ctx, "with the broker at a port of the node"); err != nil {
@@ -34,12 +34,14 @@ func offline(ctx context.Context, c *cluster.Cluster) error {
 type remote struct {
 	*patient
 	line *line.Line
-	// missed is how many versions of moving there were while it was away.
-	missed int
 }
 
-// leaving is a Deployment that is deleted while the device is away.
-const leaving = "leaving"
+const (
+	// leaving is a Deployment that is deleted while the device is away.
+	leaving = "leaving"
+	// changes is how often moving changes meanwhile.
+	changes = 3
+)
 
 // remote tells a story about one.
 func (i *installation) remote(ctx context.Context, story func(*remote) error) (err error) {
@@ -48,7 +50,7 @@ func (i *installation) remote(ctx context.Context, story func(*remote) error) (e
 	if err != nil {
 		return err
 	}
-	r := &remote{missed: 3}
+	r := &remote{}
 	if r.line, err = line.Lay(ctx, m.dir, strings.TrimPrefix(i.url, "tls://"), i.Progress()); err != nil {
 		return err
 	}
@@ -69,7 +71,7 @@ func (r *remote) away(ctx context.Context) error {
 			if err := r.line.Cut(ctx); err != nil {
 				return err
 			}
-			for range r.missed {
+			for range changes {
 				if err := r.move(ctx); err != nil {
 					return err
 				}

@@ -2,6 +2,7 @@ package stories
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/nationtech/harmony-fleet/smoke/images"
@@ -45,13 +46,13 @@ func (i *installation) admit(ctx context.Context, m *machine, others ...string) 
 	})
 }
 
-// tell runs steps, after each of which steady has run on.
+// tell runs steps, after each of which steady and the agent have run on.
 func (p *patient) tell(ctx context.Context, steps ...step) error {
 	for _, s := range steps {
 		err := p.Step(s.what, func() error {
 			err := s.run()
 			if err == nil {
-				err = p.ranOn(ctx)
+				err = errors.Join(p.ranOn(ctx), p.machine.agent.Failure())
 			}
 			return p.explain(ctx, p.machine, err)
 		})
