@@ -82,6 +82,9 @@ type outage struct {
 	version string // of hello
 }
 
+// other is the version that it does not run.
+func (p *outage) other() string { return map[string]string{"v1": "v2", "v2": "v1"}[p.version] }
+
 func (p *outage) step(ctx context.Context, what string, run func(context.Context) error) error {
 	return p.Step(what, func() error { return p.explain(ctx, p.guest, run(ctx)) })
 }
@@ -126,7 +129,7 @@ var moments = []moment{{"pull", ""}, {"create", "Create"}, {"stop", "Stop"}, {"s
 func (p *outage) cut(ctx context.Context, n int) error {
 	m := moments[n%len(moments)]
 	offline := n%2 == 0 // each moment in turn, since their number is odd
-	before, next := p.version, map[string]string{"v1": "v2", "v2": "v1"}[p.version]
+	before, next := p.version, p.other()
 	delay := rand.N(maxDelay)
 	how := "the network there"
 	if offline {
@@ -243,7 +246,7 @@ func (p *outage) wrongTime(ctx context.Context, o vm.Boot) error {
 		return err
 	}
 	// What is applied now cannot arrive yet: the broker's certificate is not valid.
-	p.version = map[string]string{"v1": "v2", "v2": "v1"}[p.version]
+	p.version = p.other()
 	if err := p.apply(ctx, p.hello(p.version)); err != nil {
 		return err
 	}
