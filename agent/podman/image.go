@@ -35,6 +35,7 @@ func (c *Client) pull(ctx context.Context, step reconcile.Step, outcome *reconci
 		if err := c.fetch(ctx, image); err != nil {
 			return err
 		}
+		endure()
 	}
 	var found struct{ ID, Architecture, Os string }
 	if _, err := c.do(ctx, call{doing: "looking at image " + image, method: http.MethodGet, path: "/images/%s/json", names: []string{image}}, &found); err != nil {

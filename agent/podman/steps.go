@@ -50,11 +50,6 @@ func (c *Client) Do(ctx context.Context, device wire.DeviceID, step reconcile.St
 	case reconcile.Conceal:
 		err = c.conceal(ctx, step)
 	}
-	if err == nil && (step.Action == reconcile.Pull || step.Action == reconcile.Create) {
-		// podman does not wait for the disk: after a power cut it would know an image
-		// or a container of which files are empty. The old container is stopped next.
-		syscall.Sync()
-	}
 	if err != nil && !errors.As(err, &outcome.Err) {
 		outcome.Err = &reconcile.Failure{Reason: reconcile.ReasonPodmanError, Message: err.Error()}
 	}
@@ -89,9 +84,17 @@ func (c *Client) create(ctx context.Context, device wire.DeviceID, step reconcil
 	}
 	spec := specification(device, step)
 	r := call{doing: "creating " + spec.Name, method: http.MethodPost, path: "/containers/create", body: spec, timeout: changeTimeout}
-	_, err := c.do(ctx, r, nil)
-	return err
+	if _, err := c.do(ctx, r, nil); err != nil {
+		return err
+	}
+	endure()
+	return nil
 }
+
+// endure has the disk hold what podman wrote, which does not wait for that: after a
+// power cut it would know an image or a container of which files are empty, and the
+// container that runs is stopped next.
+func endure() { syscall.Sync() }
 
 // inspection is the part of podman's answer that the list does not have.
 type inspection struct {
