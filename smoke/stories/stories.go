@@ -28,13 +28,13 @@ func All() []Story {
 		{"pod", "the cluster is a real one: a pod with a volume, a name, logs and exec", pod},
 		{"install", "helm install with no values gives a fleet: a device joins, runs what it shall, and the status is true", install},
 		{"argocd", "Argo CD installs a fleet from git, keeps it as it is there, and tells how devices do", gitops},
+		{"powercuts", "a device that loses its power at any step of an apply, its network or its time runs the old or the new version, and gets to the new one", powercuts},
 		{"hardship", "whatever befalls a device's podman and its disk, what runs goes on, people are told, and it recovers alone", hardship},
 		{"faults", "whatever part fails, a change arrives and what runs goes on", faults},
 		{"offline", "a device that is cut off, or copied, or badly connected runs on, its status is true, and it goes straight to what is wanted last", offline},
 		{"upgrade", "a release replaces the one before and loses nothing, and what would lose something is refused", upgrade},
 		{"ha", "of three servers and two operators one may fail, and few notice", available},
 		{"vm", "a virtual machine installs the agent with apt when it is first booted, joins, runs what it shall, and has its agent upgraded", virtual},
-		{"powercuts", "a device that loses its power at any step of an apply, its network or its time runs the old or the new version, and gets to the new one", powercuts},
 		{"security", "an installation with the values of a security team: no secret of its own, a provider of tokens, closed ports", secured},
 		{"kustomize", "kubectl apply -k of the base gives what the chart gives without values", kustomized},
 		{"helm4", "Helm 4, which applies on the server, installs and upgrades too, and finds nothing to do the second time", helm4},
@@ -43,8 +43,9 @@ func All() []Story {
 	}
 }
 
-// patience is how long something may take that takes seconds on an idle machine.
-const patience = 3 * time.Minute
+// patience is how long something may take that takes seconds on an idle machine, and
+// more in a virtual one whose processor is a program.
+const patience = 6 * time.Minute
 
 // eventually tries again and again: what one part of a cluster knows reaches others
 // later. The error is that of the last try.
