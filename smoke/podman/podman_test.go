@@ -204,8 +204,11 @@ func TestWrongArchitecture(t *testing.T) {
 	if err := r.Push("hello:wrong", image); err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Run(t.Context(), "run", "--rm", r.Ref("hello:wrong"))
-	if err == nil || !strings.Contains(strings.ToLower(err.Error()), "exec format error") {
+	_, err = s.Run(t.Context(), "run", "--rm", r.Ref("hello:wrong"), "-exit-after", "50ms")
+	if err == nil {
+		t.Skip("the kernel of this host has such programs run by an emulator (binfmt_misc)")
+	}
+	if !strings.Contains(strings.ToLower(err.Error()), "exec format error") {
 		t.Errorf("running a program of another architecture: %v", err)
 	}
 }
