@@ -84,11 +84,31 @@ func (c *Client) create(ctx context.Context, device wire.DeviceID, step reconcil
 	}
 	spec := specification(device, step)
 	r := call{doing: "creating " + spec.Name, method: http.MethodPost, path: "/containers/create", body: spec, timeout: changeTimeout}
-	if _, err := c.do(ctx, r, nil); err != nil {
+	_, err := c.do(ctx, r, nil)
+	var f *reconcile.Failure
+	if errors.As(err, &f) && f.Reason == reconcile.ReasonNameInUse && c.clear(ctx, spec.Name) {
+		_, err = c.do(ctx, r, nil)
+	}
+	if err != nil {
 		return err
 	}
 	endure()
 	return nil
+}
+
+// clear removes what a power cut left of a container that podman was making, and reports
+// whether there was such a thing: podman's storage has the name, and podman itself does
+// not know it. A container that podman knows stays, whoever made it.
+func (c *Client) clear(ctx context.Context, name string) bool {
+	known, err := c.exists(ctx, "/containers/%s/exists", name)
+	if err != nil || known {
+		return false
+	}
+	_, err = c.do(ctx, call{
+		doing: "removing what is left of " + name, method: http.MethodDelete, path: "/containers/%s", names: []string{name},
+		query: url.Values{"force": {"true"}}, timeout: changeTimeout,
+	}, nil)
+	return err == nil
 }
 
 // endure has the disk hold what podman wrote, which does not wait for that: after a
