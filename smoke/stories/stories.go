@@ -28,7 +28,6 @@ func All() []Story {
 		{"pod", "the cluster is a real one: a pod with a volume, a name, logs and exec", pod},
 		{"install", "helm install with no values gives a fleet: a device joins, runs what it shall, and the status is true", install},
 		{"argocd", "Argo CD installs a fleet from git, keeps it as it is there, and tells how devices do", gitops},
-		{"powercuts", "a device that loses its power at any step of an apply, its network or its time runs the old or the new version, and gets to the new one", powercuts},
 		{"hardship", "whatever befalls a device's podman and its disk, what runs goes on, people are told, and it recovers alone", hardship},
 		{"faults", "whatever part fails, a change arrives and what runs goes on", faults},
 		{"offline", "a device that is cut off, or copied, or badly connected runs on, its status is true, and it goes straight to what is wanted last", offline},
@@ -40,6 +39,14 @@ func All() []Story {
 		{"helm4", "Helm 4, which applies on the server, installs and upgrades too, and finds nothing to do the second time", helm4},
 		{"docs", "the commands of docs/install.md do what it says, as they stand", docs},
 		{"mistakes", "what people get wrong is refused by an error that says what is wrong where, and changes nothing", mistakes},
+	}
+}
+
+// Endurance are stories that last longer than anybody waits for with each change: they are
+// told by their names alone.
+func Endurance() []Story {
+	return []Story{
+		{"powercuts", "a device that loses its power at any step of an apply, its network or its time runs the old or the new version, and gets to the new one", powercuts},
 	}
 }
 

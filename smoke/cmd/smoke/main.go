@@ -91,7 +91,7 @@ func (s smoke) run(ctx context.Context, out io.Writer) error {
 // chosen are the stories to tell.
 func chosen(only string) ([]stories.Story, error) {
 	var names []string
-	for _, s := range stories.All() {
+	for _, s := range append(stories.All(), stories.Endurance()...) {
 		if s.Name == only {
 			return []stories.Story{s}, nil
 		}
