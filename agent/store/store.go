@@ -1,8 +1,8 @@
 // Package store keeps the agent's files on the device's disk: the desired state,
 // from which workloads start after a power cut without a network, which versions
-// of secrets are in use, which images were pulled, a hold, and the report that `fleet-agent status` reads. A file
-// is written whole, synced and renamed into place, so that a reader finds the old one
-// or the new one and nothing in between.
+// of secrets are in use, which images were pulled, a hold, and the report that
+// `fleet-agent status` reads. A file is written whole, synced and renamed into place, so
+// that a reader finds the old one or the new one and nothing in between.
 //
 // No file has the value of a secret. It never decides what a file's content means:
 // a file that cannot be read is an error and never an empty desired state.

@@ -1,7 +1,6 @@
 // Package device is the controller of Devices: it tells the engine which devices
 // exist, which labels they carry and until when they are held, whoever wrote that. It
-// never writes a
-// Device; the engine does that, from what the devices report.
+// never writes a Device; the engine does that, from what the devices report.
 package device
 
 import (
