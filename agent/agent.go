@@ -154,7 +154,10 @@ func (a *agent) work(ctx context.Context) error {
 	defer parts.Wait()
 	defer cancel()
 	a.above.Ready()
-	context.AfterFunc(ctx, a.above.Stopping)
+	parts.Go(func() {
+		<-ctx.Done()
+		a.above.Stopping()
+	})
 	parts.Go(func() { a.bus.Run(ctx) })
 	parts.Go(func() { a.secrets.Run(ctx) })
 	parts.Go(func() { a.describe(ctx) })
