@@ -2,8 +2,9 @@
 SHELL := /bin/bash
 
 # Libraries of podman that need C headers are left out, and its client is used
-# over the socket alone. Every go command here sees the same tags.
-export GOFLAGS := -tags=remote,containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper
+# over the socket alone. Every go command here sees the same tags, and paths as a
+# release has them, so that nothing is compiled twice.
+export GOFLAGS := -trimpath -tags=remote,containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper
 export GOTOOLCHAIN := local
 export CGO_ENABLED ?= 0
 
@@ -24,6 +25,7 @@ demo: ## the whole system on this machine, with a menu of commands to try; AUTH=
 .PHONY: test
 test: prepare lint ## everything that proves the code
 	CGO_ENABLED=1 go test -race $(AT_ONCE) -timeout 30m ./apis/... ./agent/... ./operator/... ./smoke/...
+	go test -timeout 30m ./release/images # what the next ones would each compile
 	go test $(AT_ONCE) -timeout 30m . ./gen/... ./release/...
 
 .PHONY: prepare

@@ -1,5 +1,5 @@
 // Package programs builds this module's own commands for tests, measurements and
-// the demo, as a release has them: without cgo and without debug information. It
+// the demo, as a release has them: without cgo, debug information and paths. It
 // never runs one, and never builds anybody else's (package tools does).
 package programs
 
@@ -33,7 +33,7 @@ func Build(ctx context.Context, dir, version string, commands ...Command) error 
 	if version != "" {
 		ldflags += " -X main.version=" + version
 	}
-	args := []string{"build", "-tags=" + compile.Tags, "-ldflags=" + ldflags, "-o", dir + "/"}
+	args := []string{"build", "-trimpath", "-tags=" + compile.Tags, "-ldflags=" + ldflags, "-o", dir + "/"}
 	for _, c := range commands {
 		args = append(args, compile.Module+"/"+string(c))
 	}

@@ -16,7 +16,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -127,12 +126,8 @@ func Build(ctx context.Context, t Tool, progress io.Writer) (string, error) {
 	return filepath.Join(dir, t.name), nil
 }
 
-// sourceDir finds this folder: where the compiler saw it or, when the paths are
-// trimmed from the binary, in the tree around the working directory.
+// sourceDir finds this folder in the tree around the working directory.
 func sourceDir() (string, error) {
-	if _, file, _, ok := runtime.Caller(0); ok && filepath.IsAbs(file) {
-		return filepath.Dir(file), nil
-	}
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", fmt.Errorf("finding the source tree: %w", err)

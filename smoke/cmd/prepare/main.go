@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
 	"github.com/nationtech/harmony-fleet/smoke/device/vm"
 	"github.com/nationtech/harmony-fleet/smoke/podman"
+	"github.com/nationtech/harmony-fleet/smoke/programs"
 	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
 
@@ -54,5 +56,17 @@ func tests(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return compile(ctx)
+}
+
+// compile has the compiler know this module's programs: tests that build them at the
+// same time would each compile the same.
+func compile(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "fleet-prepare-")
+	if err != nil {
+		return fmt.Errorf("compiling the programs: %w", err)
+	}
+	fmt.Fprintln(os.Stderr, "compiling this module's programs…")
+	err = programs.Build(ctx, dir, "", programs.Operator, programs.Callout, programs.Kubectl, programs.Agent, programs.Broker)
+	return errors.Join(err, os.RemoveAll(dir))
 }
