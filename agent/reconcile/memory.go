@@ -169,13 +169,21 @@ func (m Memory) afterFailure(step Step, outcome Outcome, now time.Time) Memory {
 	m.attempts++
 	wait := delay(m.attempts)
 	m.retry = now.Add(wait/2 + time.Duration(float64(wait/2)*outcome.Jitter))
-	if outcome.Err.Reason != ReasonPodmanUnavailable || m.attempts >= unreachableAttempts {
+	// podman 4.3 may hold the port of a start that failed for another reason until its
+	// memory is collected: that is no news.
+	ownPort := step.Action == Start && outcome.Err.Reason == ReasonPortInUse && m.failure != nil && m.failure.answered()
+	if !ownPort && (outcome.Err.Reason != ReasonPodmanUnavailable || m.attempts >= unreachableAttempts) {
 		m.failure = outcome.Err
 	}
 	if outcome.Err.Reason == ReasonImageMissing {
 		m.pulled = false // somebody removed it since
 	}
 	return m
+}
+
+// answered reports whether podman said that itself.
+func (f *Failure) answered() bool {
+	return f.Reason != ReasonPodmanUnavailable && f.Reason != ReasonPodmanTimeout
 }
 
 // after takes in one check. Before the first success a check comes sooner than

@@ -250,6 +250,30 @@ func TestFailuresBackOffAndKeepTheOldOne(t *testing.T) {
 	}
 }
 
+// podman may hold the port of a start that failed: why it failed is told all the time.
+func TestPortOfAFailedStart(t *testing.T) {
+	m := newModel()
+	m.want(app())
+	m.plan()
+	m.next(nil) // pull
+	m.next(nil) // create
+	for _, c := range []struct{ fails, says string }{
+		{reconcile.ReasonPortInUse, reconcile.ReasonPortInUse},
+		{reconcile.ReasonPortInUse, reconcile.ReasonPortInUse},
+		{reconcile.ReasonCommandNotFound, reconcile.ReasonCommandNotFound},
+		{reconcile.ReasonPortInUse, reconcile.ReasonCommandNotFound},
+		{reconcile.ReasonPodmanTimeout, reconcile.ReasonPodmanTimeout},
+		{reconcile.ReasonPortInUse, reconcile.ReasonPortInUse},
+	} {
+		m.next(&reconcile.Failure{Reason: c.fails})
+		if got := m.state(); got != "Failed/"+c.says {
+			t.Errorf("after %s: %s", c.fails, got)
+		}
+		m.now = m.plan().Wake
+		m.plan()
+	}
+}
+
 func TestImageRemovedMeanwhileIsPulledAgain(t *testing.T) {
 	m := newModel()
 	m.want(app())
