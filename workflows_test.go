@@ -33,7 +33,7 @@ var (
 	// pinned is an action by the digest of its commit: a tag can be moved.
 	pinned = regexp.MustCompile(`^[a-z0-9-]+/[a-z0-9./-]+@[0-9a-f]{40}$`)
 	named  = regexp.MustCompile(`^# v[0-9]+\.[0-9]+\.[0-9]+$`)
-	made   = regexp.MustCompile(`^(?:sudo --preserve-env env "PATH=\$PATH" )?make ([a-z]+)(?: [A-Z]+=\S+)*$`)
+	made   = regexp.MustCompile(`^(?:sudo --preserve-env env "PATH=\$PATH" )?make ([a-z0-9-]+)(?: [A-Z]+=\S+)*$`)
 )
 
 // TestWorkflows: what a workflow does anybody can do with make, nothing that others
