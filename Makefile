@@ -80,7 +80,7 @@ smoke-arm64: ## the story of a virtual machine, which is an arm64 one, on a clus
 	DEVICE_ARCH=arm64 go run ./smoke/cmd/smoke -cluster source -story vm
 
 .PHONY: vm
-vm: ## a virtual machine with podman and the agent to try, with ssh, console and a menu: ARCH=amd64 or arm64
+vm: ## a virtual machine with podman and the agent to try, with ssh, console and a menu: ARCH=amd64 or arm64 MACHINES=libvirt or qemu
 	go run ./smoke/cmd/vm $(if $(ARCH),-arch $(ARCH))
 
 .PHONY: generate

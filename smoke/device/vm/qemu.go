@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -30,15 +31,24 @@ const (
 type platform struct {
 	program, from   string // and the Debian package that has it
 	machine, cpu    string
+	acpi            bool   // tells Linux of the hardware; else a device tree does
 	console, kernel string // its name for Linux, and what Linux is told besides
 }
 
 var platforms = map[string]platform{
 	// Levels of page tables that nobody needs make every access slower where they
 	// are walked by a program.
-	"amd64": {"qemu-system-x86_64", "qemu-system-x86", "pc", "max,la57=off", "ttyS0", "mitigations=off nokaslr no_timer_check tsc=reliable"},
-	"arm64": {"qemu-system-aarch64", "qemu-system-arm", "virt", "max,pauth-impdef=on", "ttyAMA0", "mitigations=off nokaslr"},
+	"amd64": {"qemu-system-x86_64", "qemu-system-x86", "pc", "max,la57=off", true, "ttyS0", "mitigations=off nokaslr no_timer_check tsc=reliable"},
+	"arm64": {"qemu-system-aarch64", "qemu-system-arm", "virt", "max,pauth-impdef=on", false, "ttyAMA0", "mitigations=off nokaslr"},
 }
+
+func (p platform) path() string { return "/usr/bin/" + p.program }
+
+// Machines are small, as devices are.
+const (
+	processors = 2
+	memoryMiB  = 1024
+)
 
 // installQemu installs what runs a machine.
 func installQemu(ctx context.Context, arch string, progress io.Writer) error {
@@ -47,12 +57,39 @@ func installQemu(ctx context.Context, arch string, progress io.Writer) error {
 		return fmt.Errorf("ARCH: there is no machine of the architecture %q: amd64 and arm64 are known", arch)
 	}
 	return debian.Install(ctx, "a virtual machine", []debian.Program{
-		{Package: p.from, Paths: []string{"/usr/bin/" + p.program}},
+		{Package: p.from, Paths: []string{p.path()}},
 		{Package: "qemu-utils", Paths: []string{"/usr/bin/qemu-img"}},
 	}, progress)
 }
 
-// arguments of qemu for a machine with its files in dir. It begins paused.
+// processes are machines that are qemu and nothing else.
+type processes struct{}
+
+func (processes) start(m *Machine, o Boot) (power, error) {
+	p, accel := platforms[m.image.arch], m.accelerator
+	if accel == tcg {
+		accel = fmt.Sprintf("tcg,thread=multi,tb-size=%d", translationsMiB)
+	}
+	args := append([]string{
+		"-nodefaults", "-no-user-config", "-display", "none", "-S",
+		"-machine", p.machine, "-accel", accel, "-smp", strconv.Itoa(processors), "-m", strconv.Itoa(memoryMiB),
+	}, m.arguments(o)...)
+	started, err := process.Start(process.Spec{Path: p.path(), Args: args, Log: m.path("qemu.log")})
+	if err != nil {
+		return nil, err
+	}
+	return plain{started}, nil
+}
+
+// reap has nothing to do: these end with their process.
+func (processes) reap(string) error { return nil }
+
+// plain is a machine that is a process.
+type plain struct{ *process.Process }
+
+func (p plain) cut() { p.Stop(0) }
+
+// arguments of qemu by which a machine is what it is, whoever runs that.
 func (m *Machine) arguments(o Boot) []string {
 	p := platforms[m.image.arch]
 	kernel := []string{"root=/dev/vda", "rw", "quiet", "net.ifnames=0", "console=" + p.console, p.kernel}
@@ -64,9 +101,7 @@ func (m *Machine) arguments(o Boot) []string {
 	}
 	forwards := fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-%s:22,hostfwd=tcp:127.0.0.1:%d-%s:%d", m.sshPort, deskAddress, m.webPort, deskAddress, Port)
 	args := []string{
-		"-nodefaults", "-no-user-config", "-display", "none", "-S",
-		"-machine", p.machine, "-cpu", p.cpu, "-accel", m.accelerator, "-smp", "2", "-m", "1024",
-		"-kernel", m.image.kernel(), "-initrd", m.image.initrd(), "-append", strings.Join(kernel, " "),
+		"-cpu", p.cpu, "-kernel", m.image.kernel(), "-initrd", m.image.initrd(), "-append", strings.Join(kernel, " "),
 		// What the guest has not flushed is lost with the power, as in a disk's cache.
 		"-drive", "if=none,id=disk,format=qcow2,cache=writeback,file=" + m.path("disk.qcow2"), "-device", "virtio-blk-pci,drive=disk",
 		"-netdev", "user,id=world", "-device", "virtio-net-pci,id=" + worldCable + ",netdev=world,romfile=",
@@ -85,8 +120,14 @@ func (m *Machine) arguments(o Boot) []string {
 	return args
 }
 
-// tcg is qemu's own processor, which is there everywhere.
-const tcg = "tcg,thread=multi,tb-size=256"
+// Accelerators. TCG is qemu's own processor, which is there everywhere.
+const (
+	kvm = "kvm"
+	tcg = "tcg"
+)
+
+// translationsMiB is how much memory TCG may take for what it translated.
+const translationsMiB = 256
 
 // kvmTime is how long a kernel may take to say its first word under KVM.
 const kvmTime = 5 * time.Second
@@ -106,7 +147,7 @@ func accelerator(i image, dir string, progress io.Writer) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if found, why = "kvm", "KVM"; !works {
+		if found, why = kvm, "KVM"; !works {
 			found, why = tcg, "TCG, because "+reason
 		}
 	}

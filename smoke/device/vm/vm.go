@@ -1,8 +1,9 @@
 // Package vm supplies devices that are computers of their own: virtual machines with a
 // Debian, systemd and podman, which can be switched off at any moment and cut off from
 // the network. qemu runs them, by KVM where that boots a kernel and by TCG else, also
-// those of another architecture. Disks are made of Debian packages and cached. It knows
-// nothing of the fleet, and leaves nothing behind, also when its process is killed.
+// those of another architecture; where libvirt is there they are domains of it. Disks are
+// made of Debian packages and cached. It knows nothing of the fleet, installs no libvirt,
+// and leaves nothing behind, also when its process is killed.
 package vm
 
 import (
@@ -42,13 +43,14 @@ type Options struct {
 type Machine struct {
 	options     Options
 	image       image
+	hypervisor  hypervisor
 	accelerator string
 	dir         string
 	owner       *os.File
 
 	sshPort, webPort int
-	running          *process.Process // nil while it is off
-	client           *ssh.Client      // nil until it has booted
+	power            power       // nil while it is off
+	client           *ssh.Client // nil until it has booted
 }
 
 // Boot says how a machine is switched on; the zero value is as usual.
@@ -85,10 +87,13 @@ func New(ctx context.Context, o Options) (_ *Machine, err error) {
 	if err := installQemu(ctx, o.Architecture, o.Progress); err != nil {
 		return nil, err
 	}
-	if err := claim.Reap(temporaryPrefix, markFile, os.RemoveAll); err != nil {
+	m := &Machine{options: o}
+	if m.hypervisor, err = getHypervisor(o.Progress); err != nil {
 		return nil, err
 	}
-	m := &Machine{options: o}
+	if err := claim.Reap(temporaryPrefix, markFile, m.reap); err != nil {
+		return nil, err
+	}
 	if m.image, err = getImage(ctx, o.Architecture, o.Progress); err != nil {
 		return nil, err
 	}
@@ -99,6 +104,11 @@ func New(ctx context.Context, o Options) (_ *Machine, err error) {
 		return nil, errors.Join(err, m.Stop())
 	}
 	return m, nil
+}
+
+// reap removes what a killed process left of its machine.
+func (m *Machine) reap(dir string) error {
+	return errors.Join(m.hypervisor.reap(filepath.Base(dir)), os.RemoveAll(dir))
 }
 
 // assemble gets ready all that a boot needs.
@@ -135,7 +145,7 @@ func (m *Machine) seed() error {
 
 // Boot switches the machine on and returns when root can log in.
 func (m *Machine) Boot(ctx context.Context, o Boot) (err error) {
-	if m.running != nil {
+	if m.power != nil {
 		return errors.New("the machine is on already")
 	}
 	ctx, cancel := context.WithTimeout(ctx, bootTime)
@@ -150,11 +160,10 @@ func (m *Machine) Boot(ctx context.Context, o Boot) (err error) {
 	if err := errors.Join(os.RemoveAll(m.path("qmp")), os.RemoveAll(m.path("console"))); err != nil {
 		return err
 	}
-	m.running, err = process.Start(process.Spec{Path: platforms[m.image.arch].program, Args: m.arguments(o), Log: m.path("qemu.log")})
-	if err != nil {
+	if m.power, err = m.hypervisor.start(m, o); err != nil {
 		return err
 	}
-	err = m.running.WaitReady(ctx, func(context.Context) error {
+	err = m.power.WaitReady(ctx, func(context.Context) error {
 		_, err := os.Stat(m.path("qmp"))
 		return err
 	})
@@ -164,7 +173,7 @@ func (m *Machine) Boot(ctx context.Context, o Boot) (err error) {
 	if err := m.tell(link(!o.Offline), order{Execute: "cont"}); err != nil {
 		return err
 	}
-	return m.running.WaitReady(ctx, func(ctx context.Context) (err error) {
+	return m.power.WaitReady(ctx, func(ctx context.Context) (err error) {
 		m.client, err = m.login(ctx)
 		return err
 	})
@@ -173,13 +182,13 @@ func (m *Machine) Boot(ctx context.Context, o Boot) (err error) {
 // Cut switches the power off: what is not on the disk is lost. It may be called more
 // than once.
 func (m *Machine) Cut() {
-	if m.running != nil {
-		m.running.Stop(0)
+	if m.power != nil {
+		m.power.cut()
 	}
 	if m.client != nil {
 		_ = m.client.Close() // the other end is gone
 	}
-	m.running, m.client = nil, nil
+	m.power, m.client = nil, nil
 }
 
 // Plug plugs the cable to the world in, or pulls it.
@@ -224,7 +233,7 @@ func (m *Machine) Shown() int64 {
 
 // Await returns when the console has shown the words, beyond what it had shown.
 func (m *Machine) Await(ctx context.Context, shown int64, words string) error {
-	return m.running.WaitReady(ctx, func(context.Context) error {
+	return m.power.WaitReady(ctx, func(context.Context) error {
 		content, err := os.ReadFile(m.ConsoleLog())
 		if err == nil && !strings.Contains(string(content[min(shown, int64(len(content))):]), words) {
 			err = fmt.Errorf("the console does not show %q", words)
@@ -235,7 +244,12 @@ func (m *Machine) Await(ctx context.Context, shown int64, words string) error {
 
 // Console is the end of what it has shown.
 func (m *Machine) Console(lines int) string {
-	content, err := os.ReadFile(m.ConsoleLog())
+	return tail(m.ConsoleLog(), lines)
+}
+
+// tail is the end of a file.
+func tail(file string, lines int) string {
+	content, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Sprintf("(nothing: %v)", err)
 	}
