@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nationtech/harmony-fleet/smoke/debian"
 )
 
@@ -46,5 +48,38 @@ func TestDeadLink(t *testing.T) {
 	}
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ETIMEDOUT) {
 		t.Errorf("it ended with %v, want %v", err, syscall.ETIMEDOUT)
+	}
+}
+
+// TestSegment: neither side puts more into a packet than gets through everywhere.
+func TestSegment(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	own, err := dialer{t.Context(), time.Second}.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = own.Close() }()
+	other, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	for who, conn := range map[string]net.Conn{"the agent": own, "the broker": other} {
+		raw, err := conn.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var most int
+		failed := raw.Control(func(fd uintptr) { most, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG) })
+		if err := errors.Join(failed, err); err != nil {
+			t.Fatal(err)
+		}
+		if most > segment {
+			t.Errorf("%s puts %d bytes into a packet", who, most)
+		}
 	}
 }

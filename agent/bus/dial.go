@@ -19,11 +19,16 @@ import (
 	"github.com/nationtech/harmony-fleet/apis/wire"
 )
 
-// connectTimeout bounds one attempt to connect to one server, with the TLS
-// handshake and the login: an auth callout may ask others first.
-const connectTimeout = 10 * time.Second
-
 const (
+	// connectTimeout bounds one attempt to connect to one server.
+	connectTimeout = 10 * time.Second
+	// loginTimeout bounds the TLS handshake and the login after that. They are three round
+	// trips, of seconds each by a satellite, and an auth callout may ask others.
+	loginTimeout = 30 * time.Second
+	// segment is how many bytes of TCP a packet carries at most: with its headers it has the
+	// 1280 that IPv6 has every link carry. Larger ones vanish on many a path through tunnels
+	// whose firewalls drop what would tell the sender.
+	segment = 1220
 	// pingInterval is between two pings. A broker that answers none until the next
 	// one is gone.
 	pingInterval = 4 * wire.HeartbeatInterval
@@ -47,7 +52,7 @@ func dial(ctx context.Context, to Target, more ...nats.Option) (token string, nc
 		nats.Name("fleet-agent " + string(to.Device)),
 		nats.CustomInboxPrefix(wire.InboxPrefix(to.Device)),
 		nats.NoReconnect(),
-		nats.Timeout(connectTimeout),
+		nats.Timeout(loginTimeout),
 		nats.SetCustomDialer(dialer{ctx, unacknowledged}),
 		// For a broker that hangs while its kernel does not: links that are dead are
 		// noticed sooner and cheaper, by heartbeats that are not acknowledged.
@@ -83,7 +88,7 @@ func (d dialer) Dial(network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(d.ctx, connectTimeout)
 	defer cancel()
 	// Heartbeats are often enough: the kernel's own signs of life would only cost.
-	conn, err := (&net.Dialer{KeepAlive: -1, Control: d.impatient}).DialContext(ctx, network, address)
+	conn, err := (&net.Dialer{KeepAlive: -1, Control: d.careful}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -91,10 +96,14 @@ func (d dialer) Dial(network, address string) (net.Conn, error) {
 	return conn, nil
 }
 
-// impatient has the kernel end the connection of a socket.
-func (d dialer) impatient(_, _ string, socket syscall.RawConn) (err error) {
+// careful has the kernel end the connection of a socket in time, and send and ask for
+// packets that get through.
+func (d dialer) careful(_, _ string, socket syscall.RawConn) (err error) {
 	failed := socket.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.unacknowledged.Milliseconds()))
+		err = errors.Join(
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.unacknowledged.Milliseconds())),
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, segment),
+		)
 	})
 	return errors.Join(failed, err)
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // checkTimeout bounds each check.
-const checkTimeout = 30 * time.Second
+const checkTimeout = time.Minute
 
 // check prints a line per check and returns the exit code.
 func (p program) check(ctx context.Context, path string) int {
