@@ -51,7 +51,7 @@ func (i *installation) remote(ctx context.Context, story func(*remote) error) (e
 		return err
 	}
 	r := &remote{}
-	if r.line, err = line.Lay(ctx, m.dir, strings.TrimPrefix(i.url, "tls://"), i.Progress()); err != nil {
+	if r.line, err = line.Lay(ctx, strings.TrimPrefix(i.url, "tls://"), i.Progress()); err != nil {
 		return err
 	}
 	defer r.line.Remove()
@@ -68,9 +68,7 @@ func (r *remote) away(ctx context.Context) error {
 	return r.tell(ctx,
 		step{"the line is cut, one Deployment changes three times and one is deleted", func() error {
 			cut = time.Now()
-			if err := r.line.Cut(ctx); err != nil {
-				return err
-			}
+			r.line.Cut()
 			for range changes {
 				if err := r.move(ctx); err != nil {
 					return err
@@ -124,9 +122,7 @@ func (r *remote) unreachable(ctx context.Context, cut time.Time) error {
 func (r *remote) back(ctx context.Context) error {
 	return r.tell(ctx,
 		step{"the line is whole again: the newest version runs, and the deleted one is gone", func() error {
-			if err := r.line.Mend(ctx); err != nil {
-				return err
-			}
+			r.line.Mend()
 			if err := r.settled(ctx, r.moving); err != nil {
 				return err
 			}
@@ -155,21 +151,23 @@ func (r *remote) back(ctx context.Context) error {
 	)
 }
 
-// badLine has a change arrive over a line that is bad, each time by a new connection.
+// badLine has changes arrive over a line that is bad, each by a new connection: the
+// broker's side has ended the one before, or a NAT has forgotten it and the agent finds
+// out by itself.
 func (r *remote) badLine(ctx context.Context) error {
 	for _, bad := range []struct {
 		what  string
 		fault line.Fault
+		end   func()
 	}{
-		{"the line loses 30 % of all packets", line.Fault{Loss: 0.3}},
-		{"the line takes 32 kbit/s", line.Fault{Rate: 32_000}},
-		{"an answer takes 2 s", line.Fault{Delay: time.Second}},
-		{"the line is good again", line.Fault{}},
+		{"the line loses 30 % of all packets", line.Fault{Loss: 0.3}, r.line.HangUp},
+		{"the line takes 32 kbit/s, and no packets above 1280 bytes", line.Fault{Rate: 32_000, MTU: 1280}, r.line.HangUp},
+		{"a NAT has forgotten the connection, and an answer takes 4 s", line.Fault{Delay: 2 * time.Second}, r.line.Forget},
+		{"the line is good again", line.Fault{}, r.line.HangUp},
 	} {
 		err := r.tell(ctx, step{bad.what + ": a change arrives, and the agent is calm", func() error {
-			if err := r.line.Break(ctx, bad.fault); err != nil {
-				return err
-			}
+			r.line.Break(bad.fault)
+			bad.end()
 			return r.machine.calm(func() error {
 				if err := r.move(ctx); err != nil {
 					return err
