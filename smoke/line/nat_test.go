@@ -27,6 +27,7 @@ func TestNAT(t *testing.T) {
 	}
 	passes("one from outside begins", packet(server, client, syn), false, false)
 	passes("one that nobody began goes on", packet(client, server, ack), true, false)
+	passes("one that nobody began is answered from inside", packet(client, server, syn|ack), true, false)
 	passes("one begins", packet(client, server, syn), true, true)
 	passes("it is answered", packet(server, client, syn|ack), false, true)
 	passes("it goes on", packet(client, server, ack), true, true)

@@ -16,6 +16,7 @@ func TestWay(t *testing.T) {
 		w := way{chance: random.Float64}
 		now := time.Unix(1000, 0)
 		var last time.Time
+		sizes := rapid.SliceOfN(rapid.OneOf(rapid.IntRange(20, largest), rapid.SampledFrom([]int{1280, 1281})), 1, 60)
 		for range rapid.IntRange(1, 4).Draw(t, "faults") {
 			w.fault = Fault{
 				Loss:  rapid.SampledFrom([]float64{0, 0.3, 1}).Draw(t, "loss"),
@@ -24,7 +25,7 @@ func TestWay(t *testing.T) {
 				MTU:   rapid.SampledFrom([]int{0, 576, 1280}).Draw(t, "mtu"),
 			}
 			begin, carried := later(now, w.busy), 0
-			for _, size := range rapid.SliceOfN(rapid.IntRange(20, largest), 1, 60).Draw(t, "sizes") {
+			for _, size := range sizes.Draw(t, "sizes") {
 				now = now.Add(time.Duration(random.Int64N(int64(20 * time.Millisecond))))
 				arrives, taken := w.take(size, now)
 				if !taken {

@@ -163,7 +163,6 @@ func (r *remote) badLine(ctx context.Context) error {
 		{"the line loses 30 % of all packets", line.Fault{Loss: 0.3}, r.line.HangUp},
 		{"the line takes 32 kbit/s, and no packets above 1280 bytes", line.Fault{Rate: 32_000, MTU: 1280}, r.line.HangUp},
 		{"a NAT has forgotten the connection, and an answer takes 4 s", line.Fault{Delay: 2 * time.Second}, r.line.Forget},
-		{"the line is good again", line.Fault{}, r.line.HangUp},
 	} {
 		err := r.tell(ctx, step{bad.what + ": a change arrives, and the agent is calm", func() error {
 			r.line.Break(bad.fault)
@@ -179,5 +178,6 @@ func (r *remote) badLine(ctx context.Context) error {
 			return err
 		}
 	}
+	r.line.Break(line.Fault{})
 	return nil
 }
