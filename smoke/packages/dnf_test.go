@@ -7,17 +7,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/goreleaser/nfpm/v2"
-	_ "github.com/goreleaser/nfpm/v2/rpm" // what the test's own package is
-
 	"github.com/nationtech/harmony-fleet/agent/podman"
 	"github.com/nationtech/harmony-fleet/release/packages"
 	"github.com/nationtech/harmony-fleet/smoke/shop"
 )
 
-// dnf installs into a device from outside, as is done for images. There is no Fedora
-// to be had here: the device is a Debian whose database of RPMs has one package, which
-// says that podman and the shell are there, as they are.
+// dnf installs into a device from outside, as is done for images. The device is a Debian
+// whose database of RPMs has one package, see shop.Present.
 type dnf struct {
 	device
 	repo string
@@ -26,16 +22,9 @@ type dnf struct {
 func newDnf(t *testing.T, s shelf) dnf {
 	t.Helper()
 	d := dnf{newDevice(t), t.TempDir()}
-	there := nfpm.WithDefaults(&nfpm.Info{
-		Name: "there", Arch: "all", Platform: "linux", Version: "1", Release: "1", Maintainer: "nobody <nobody@example.com>",
-		Description: "What this device has", License: "none",
-		Overridables: nfpm.Overridables{Provides: []string{"podman = 5.0", "/bin/sh"}, Recommends: []string{"ca-certificates"}},
-	})
-	packager, err := nfpm.Get("rpm")
+	file, err := os.Create(filepath.Join(t.TempDir(), "present.rpm"))
 	must(t, err)
-	file, err := os.Create(filepath.Join(t.TempDir(), "there.rpm"))
-	must(t, err)
-	must(t, packager.Package(there, file))
+	must(t, shop.Present(file))
 	must(t, file.Close())
 	must(t, os.MkdirAll(d.root.Path("etc/pki/rpm-gpg"), 0o755))
 	d.rpm("--install", "--nosignature", file.Name())

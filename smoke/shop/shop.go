@@ -113,23 +113,6 @@ func (s *Shop) Stock(ctx context.Context, versions ...string) error {
 	return s.Publish(ctx, s.Key, s.Repository())
 }
 
-// Update has apt look at this repository alone: others may be far away.
-const Update = "apt-get --quiet update -o Dir::Etc::sourcelist=/dev/null"
-
-// Install is what the shell of a Debian does to have the agent from here, as
-// docs/device.md says it, and more patiently: a device that has just booted may be
-// without a network yet.
-func (s *Shop) Install() string {
-	const curl = "curl --fail --silent --show-error --retry 60 --retry-delay 1 --retry-all-errors --output "
-	return strings.Join([]string{
-		"set -e",
-		curl + "/usr/share/keyrings/harmony-fleet.gpg " + s.Trust.URL + "/harmony-fleet.gpg",
-		curl + "/etc/apt/sources.list.d/harmony-fleet.sources " + s.Trust.URL + "/harmony-fleet.sources",
-		Update,
-		"apt-get --quiet --yes install fleet-agent",
-	}, "\n")
-}
-
 // Publish makes the repository anew in a folder, signed by a key.
 func (s *Shop) Publish(ctx context.Context, key pgp.Key, dir string) error {
 	return repository.Repository{Packages: s.Packages, Key: key, Progress: s.options.Progress}.Make(ctx, s.Trust, dir)

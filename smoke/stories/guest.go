@@ -19,8 +19,9 @@ import (
 type guest struct {
 	*person
 	*vm.Machine
-	arch string
-	shop *shop.Shop
+	arch    string
+	shop    *shop.Shop
+	manager shop.Manager // by which it has the agent
 }
 
 // archVariable says of which architecture machines are, as Go names it; this host's
@@ -28,8 +29,8 @@ type guest struct {
 const archVariable = "DEVICE_ARCH"
 
 // newGuest has a shop and no machine yet. Whatever happens, stop it.
-func (i *installation) newGuest(ctx context.Context) (g *guest, err error) {
-	g = &guest{arch: cmp.Or(os.Getenv(archVariable), runtime.GOARCH)}
+func (i *installation) newGuest(ctx context.Context, manager shop.Manager) (g *guest, err error) {
+	g = &guest{arch: cmp.Or(os.Getenv(archVariable), runtime.GOARCH), manager: manager}
 	if g.person, err = newPerson(ctx, i.Cluster, g.arch); err != nil {
 		return g, err
 	}
@@ -61,7 +62,37 @@ func (g *guest) stop() error {
 // join is what a device does to install the agent and become one of the fleet.
 func (g *guest) join(ctx context.Context, i *installation) (script string, err error) {
 	command, err := g.fleet(ctx, "enroll", "pi-1", "--label", "group=a", "--url", i.url)
-	return g.shop.Install() + "\n" + command + "\nsystemctl enable --now fleet-agent", err
+	return g.shop.Install(g.manager) + "\n" + command + "\nsystemctl enable --now fleet-agent", err
+}
+
+// bare boots a machine without cloud-init, whose owner has configured it and has not
+// installed the agent. It may have more packages of Debian than others.
+func (g *guest) bare(ctx context.Context, i *installation, packages string) (err error) {
+	if g.Machine, err = vm.New(ctx, vm.Options{Architecture: g.arch, Packages: packages, Progress: i.Progress()}); err != nil {
+		return err
+	}
+	if err := g.Boot(ctx, vm.Boot{}); err != nil {
+		return err
+	}
+	if _, err := g.Run(ctx, "hostnamectl hostname pi-1"); err != nil {
+		return err
+	}
+	for path, content := range own {
+		if _, err := g.Run(ctx, fmt.Sprintf("install -D /dev/stdin %s <<'end'\n%send\n", path, content)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enter has a machine that is up install the agent and join.
+func (g *guest) enter(ctx context.Context, i *installation) error {
+	script, err := g.join(ctx, i)
+	if err != nil {
+		return err
+	}
+	_, err = g.Run(ctx, script)
+	return err
 }
 
 // own are the files of the device's owner, by their paths.
@@ -129,5 +160,7 @@ func (g *guest) Log(ctx context.Context) string {
 	return log
 }
 
-// containers are the ids of what it runs.
-func (g *guest) containers(ctx context.Context) (string, error) { return running(ctx, g) }
+// containers are the ids of what it runs, and since when each does.
+func (g *guest) containers(ctx context.Context) (string, error) {
+	return g.Podman(ctx, "ps", "--no-trunc", "--format={{.ID}} {{.StartedAt}}")
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
 	"github.com/nationtech/harmony-fleet/smoke/device/vm"
+	"github.com/nationtech/harmony-fleet/smoke/shop"
 )
 
 // cutsVariable says how many power cuts there shall be; one for each step of an apply
@@ -33,7 +34,7 @@ func powercuts(ctx context.Context, c *cluster.Cluster) error {
 		if err := i.onNodePort(ctx, "with the broker at a port of the node"); err != nil {
 			return err
 		}
-		g, err := i.newGuest(ctx)
+		g, err := i.newGuest(ctx, shop.Apt)
 		defer func() { err = errors.Join(err, g.stop()) }()
 		if err != nil {
 			return err
@@ -90,27 +91,14 @@ func (p *outage) step(ctx context.Context, what string, run func(context.Context
 }
 
 // begin installs by hand, on a machine without cloud-init.
-func (p *outage) begin(ctx context.Context) (err error) {
-	g := p.guest
-	if g.Machine, err = vm.New(ctx, vm.Options{Architecture: g.arch, Progress: p.Progress()}); err != nil {
+func (p *outage) begin(ctx context.Context) error {
+	if err := p.guest.bare(ctx, p.installation, ""); err != nil {
 		return err
 	}
-	if err := g.Boot(ctx, vm.Boot{}); err != nil {
+	if err := p.guest.enter(ctx, p.installation); err != nil {
 		return err
 	}
-	for path, content := range own {
-		if _, err := g.Run(ctx, fmt.Sprintf("install -D /dev/stdin %s <<'end'\n%send\n", path, content)); err != nil {
-			return err
-		}
-	}
-	script, err := g.join(ctx, p.installation)
-	if err != nil {
-		return err
-	}
-	if _, err := g.Run(ctx, script); err != nil {
-		return err
-	}
-	return p.deploy(ctx, g, p.version)
+	return p.deploy(ctx, p.guest, p.version)
 }
 
 // moment is when the power goes.

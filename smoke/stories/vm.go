@@ -24,7 +24,7 @@ func virtual(ctx context.Context, c *cluster.Cluster) error {
 		if err := i.onNodePort(ctx, "with the broker at a port of the node"); err != nil {
 			return err
 		}
-		g, err := i.newGuest(ctx)
+		g, err := i.newGuest(ctx, shop.Apt)
 		defer func() { err = errors.Join(err, g.stop()) }()
 		if err != nil {
 			return err
@@ -91,21 +91,36 @@ func (i *installation) aptUpgrade(ctx context.Context, g *guest) error {
 	if err := i.deploy(ctx, g, "v1"); err != nil {
 		return err
 	}
+	if err := i.upgraded(ctx, g); err != nil {
+		return err
+	}
+	return i.remove(ctx, workload{name: "hello"})
+}
+
+// upgraded has a later version come out, and the machine's agent become that.
+func (i *installation) upgraded(ctx context.Context, g *guest) error {
+	if err := g.shop.Stock(ctx, nextRelease); err != nil {
+		return err
+	}
+	return i.unnoticed(ctx, g, g.manager.Upgrade, "v"+nextRelease)
+}
+
+// unnoticed has a machine do something that ends with an agent of that version: the
+// containers that it runs stay the same.
+func (i *installation) unnoticed(ctx context.Context, g *guest, command, agent string) error {
 	before, err := g.containers(ctx)
 	if err != nil {
 		return err
 	}
-	if err := g.shop.Stock(ctx, nextRelease); err != nil {
+	if _, err := g.Run(ctx, command); err != nil {
 		return err
 	}
-	if _, err := g.Run(ctx, shop.Update+" && apt-get --quiet --yes install fleet-agent"); err != nil {
+	if err := eventually(ctx, func() error { return i.describes(ctx, g, agent) }); err != nil {
 		return err
 	}
-	if err := eventually(ctx, func() error { return i.describes(ctx, g, "v"+nextRelease) }); err != nil {
-		return err
+	after, err := g.containers(ctx)
+	if err == nil && after != before {
+		err = fmt.Errorf("the container was %s and is %s", before, after)
 	}
-	if after, err := g.containers(ctx); err != nil || after != before {
-		return errors.Join(fmt.Errorf("the container was %s and is %s", before, after), err)
-	}
-	return i.remove(ctx, workload{name: "hello"})
+	return err
 }

@@ -95,7 +95,7 @@ func run(ctx context.Context, arch string, in io.Reader, out io.Writer) (err err
 		return err
 	}
 	err = steps.Run(out, "installing fleet-agent with apt", func() error {
-		_, err := m.Run(ctx, packages.Install())
+		_, err := m.Run(ctx, packages.Install(shop.Apt))
 		return err
 	})
 	if err != nil {

@@ -47,10 +47,11 @@ rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
 // diskSize is that of a device's disk, most of which is empty and takes no space.
 const diskSize = "6G"
 
-// image is a Debian that boots. All machines have the same, each with what it writes on
+// image is a Debian that boots. Many machines have the same, each with what it writes on
 // a disk of its own.
 type image struct {
 	arch string
+	more string // packages besides those of all
 	dir  string
 }
 
@@ -61,11 +62,12 @@ func (i image) disk() string   { return filepath.Join(i.dir, "disk.img") }
 // key lets whoever has it log in as root.
 func (i image) key() string { return filepath.Join(i.dir, "id_ed25519") }
 
-// getImage makes the image, or finds it in the cache by what it is made of.
-func getImage(ctx context.Context, arch string, progress io.Writer) (image, error) {
-	i := image{arch: arch}
+// getImage makes the image, with more packages than all have, or finds it in the cache by
+// what it is made of.
+func getImage(ctx context.Context, arch, more string, progress io.Writer) (image, error) {
+	i := image{arch: arch, more: more}
 	recipe := sha256.New()
-	_, _ = io.WriteString(recipe, packages+finish+diskSize)
+	_, _ = io.WriteString(recipe, packages+more+finish+diskSize)
 	err := fs.WalkDir(files, "files", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
@@ -78,7 +80,7 @@ func getImage(ctx context.Context, arch string, progress io.Writer) (image, erro
 		return i, err
 	}
 	i.dir, err = tools.Cached(ctx, fmt.Sprintf("vm-%s-%s-%x", rootfs.Suite, arch, recipe.Sum(nil)[:6]), func(dir string) error {
-		return withArch(ctx, arch, progress, func() error { return image{arch, dir}.build(ctx, progress) })
+		return withArch(ctx, arch, progress, func() error { return image{arch, more, dir}.build(ctx, progress) })
 	})
 	if err != nil {
 		return i, fmt.Errorf("making the disk of a device for %s: %w", arch, err)
@@ -95,7 +97,7 @@ func (i image) build(ctx context.Context, progress io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(progress, "installing what a device for %s has\n", i.arch)
-	if err := root.Install(ctx, fmt.Sprintf(packages, i.arch)); err != nil {
+	if err := root.Install(ctx, fmt.Sprintf(packages, i.arch)+" "+i.more); err != nil {
 		return err
 	}
 	if out, err := root.Run(ctx, finish); err != nil {

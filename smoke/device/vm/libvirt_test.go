@@ -40,7 +40,7 @@ func child(dir string) {
 
 // pausedMachine is one that is never told to go on.
 func pausedMachine(dir string) *Machine {
-	return &Machine{dir: dir, image: image{runtime.GOARCH, dir}, accelerator: tcg}
+	return &Machine{dir: dir, image: image{arch: runtime.GOARCH, dir: dir}, accelerator: tcg}
 }
 
 // newPaused makes one, with a kernel that qemu takes for one.

@@ -30,6 +30,9 @@ const Port = 8080
 type Options struct {
 	// Architecture as Go names it; "" is this host's.
 	Architecture string
+	// Packages of Debian that its disk has besides what all have, by their names with
+	// spaces between.
+	Packages string
 	// CloudConfig is what cloud-init does at each boot, until it is told to stop by
 	// the file /etc/cloud/cloud-init.disabled; "" has it do nothing.
 	CloudConfig string
@@ -75,7 +78,7 @@ func Prepare(ctx context.Context, progress io.Writer) error {
 	if err := installQemu(ctx, runtime.GOARCH, progress); err != nil {
 		return err
 	}
-	_, err := getImage(ctx, runtime.GOARCH, progress)
+	_, err := getImage(ctx, runtime.GOARCH, "", progress)
 	return err
 }
 
@@ -94,7 +97,7 @@ func New(ctx context.Context, o Options) (_ *Machine, err error) {
 	if err := claim.Reap(temporaryPrefix, markFile, m.reap); err != nil {
 		return nil, err
 	}
-	if m.image, err = getImage(ctx, o.Architecture, o.Progress); err != nil {
+	if m.image, err = getImage(ctx, o.Architecture, o.Packages, o.Progress); err != nil {
 		return nil, err
 	}
 	if m.dir, err = os.MkdirTemp("", temporaryPrefix); err != nil {
