@@ -47,6 +47,7 @@ func All() []Story {
 func Endurance() []Story {
 	return []Story{
 		{"powercuts", "a device that loses its power at any step of an apply, its network or its time runs the old or the new version, and gets to the new one", powercuts},
+		{"dnf", "dnf installs, upgrades, downgrades and removes the agent of a virtual machine, and what runs there never notices", dnf},
 	}
 }
 
