@@ -86,7 +86,7 @@ func TestInstalledConfiguration(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if !o.SyncAlways || o.JetStreamLimits.DefaultMaxConsumers != 1000 || o.TLSConfig == nil || o.TLSTimeout != 10 {
+				if !o.SyncAlways || o.JetStreamLimits.DefaultMaxConsumers != 1000 || o.TLSConfig == nil || o.TLSTimeout != 30 {
 					t.Errorf("the store or TLS is not as the product wants: %+v", o)
 				}
 				if len(o.Accounts) != len(wire.Accounts()) || o.SystemAccount != wire.AccountSystem {
