@@ -2,13 +2,14 @@
 SHELL := /bin/bash
 
 # Libraries of podman that need C headers are left out, and its client is used
-# over the socket alone. Every go command here sees the same tags, and paths as a
-# release has them, so that nothing is compiled twice.
-export GOFLAGS := -trimpath -tags=remote,containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper
+# over the socket alone. Every go command here sees the same tags, and paths and no debug
+# information as a release has them, so that nothing is compiled twice.
+export GOFLAGS := -trimpath -gcflags=all=-dwarf=false -tags=remote,containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper
 export GOTOOLCHAIN := local
 export CGO_ENABLED ?= 0
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/harmony-fleet
+GO_TEST := go test -vet=off -timeout 30m # lint has vetted all of it
 # Packages tested at a time: they wait for their parts more than they compute.
 AT_ONCE := -p 4
 LINT_VERSION := v2.15.0
@@ -24,9 +25,9 @@ demo: ## the whole system on this machine, with a menu of commands to try; AUTH=
 
 .PHONY: test
 test: prepare lint ## everything that proves the code
-	CGO_ENABLED=1 go test -race $(AT_ONCE) -timeout 30m ./apis/... ./agent/... ./operator/... ./smoke/...
-	go test -timeout 30m ./release/images # what the next ones would each compile
-	go test $(AT_ONCE) -timeout 30m . ./gen/... ./release/...
+	CGO_ENABLED=1 $(GO_TEST) -race $(AT_ONCE) ./apis/... ./agent/... ./operator/... ./smoke/...
+	$(GO_TEST) ./release/images # what the next ones would each compile
+	$(GO_TEST) $(AT_ONCE) . ./gen/... ./release/...
 
 .PHONY: prepare
 prepare: ## install the Debian packages and build the tools that tests run
@@ -37,7 +38,7 @@ lint: $(LINT) ## static checks
 	$(LINT) run ./...
 
 $(LINT):
-	GOFLAGS= GOBIN=$(dir $@) go install -trimpath -ldflags "-s -w" github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	GOFLAGS= GOBIN=$(dir $@) go install -trimpath -gcflags=all=-dwarf=false -ldflags "-s -w" github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 
 .PHONY: fuzz
 fuzz: ## fuzz every decoder, FUZZTIME each (default 30s)
@@ -72,7 +73,7 @@ repo: ## a signed repository for apt and dnf in dist/repo: URL=where devices fin
 
 .PHONY: smoke
 smoke: ## what people do, on a real cluster; CLUSTER=source, kind, k3d or existing (KUBECONFIG=, LOAD=command for image archives), CLUSTERS=how many at a time, STORY=one alone, KEEP=1 leaves it up
-	FLEET_SMOKE=$(or $(CLUSTER),auto) go test -count=1 -timeout 30m ./smoke/cluster
+	FLEET_SMOKE=$(or $(CLUSTER),auto) $(GO_TEST) -count=1 ./smoke/cluster
 	go run ./smoke/cmd/smoke -cluster "$(CLUSTER)" -load "$(LOAD)" -clusters $(or $(CLUSTERS),3) -story "$(STORY)" $(if $(KEEP),-keep)
 
 .PHONY: smoke-arm64

@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/nationtech/harmony-fleet/release/compile"
 	"github.com/nationtech/harmony-fleet/smoke/tools"
 )
 
@@ -120,7 +121,7 @@ func (p program) compile() (path string, err error) {
 				return fmt.Errorf("writing the source: %w", err)
 			}
 		}
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", p.name, ".")
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", compile.NoDebug, "-ldflags=-s -w -buildid=", "-o", p.name, ".")
 		cmd.Dir = dir
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off", "GOOS=linux", "GOARCH="+p.arch)
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -33,7 +33,7 @@ func Build(ctx context.Context, dir, version string, commands ...Command) error 
 	if version != "" {
 		ldflags += " -X main.version=" + version
 	}
-	args := []string{"build", "-trimpath", "-tags=" + compile.Tags, "-ldflags=" + ldflags, "-o", dir + "/"}
+	args := []string{"build", "-trimpath", "-tags=" + compile.Tags, compile.NoDebug, "-ldflags=" + ldflags, "-o", dir + "/"}
 	for _, c := range commands {
 		args = append(args, compile.Module+"/"+string(c))
 	}

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/mod/modfile"
+
+	"github.com/nationtech/harmony-fleet/release/compile"
 )
 
 // Tool is a program that Build can supply.
@@ -193,7 +195,7 @@ type build struct {
 
 func (m *module) build(ctx context.Context, b build) error {
 	names := make([]string, len(m.tools))
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", m.ldflags(b.version), "-o", b.dir + "/"}
+	args := []string{"build", "-trimpath", "-buildvcs=false", compile.NoDebug, "-ldflags", m.ldflags(b.version), "-o", b.dir + "/"}
 	for i, t := range m.tools {
 		names[i] = t.name
 		args = append(args, t.pkg)
