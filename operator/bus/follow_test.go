@@ -287,12 +287,9 @@ func TestSnapshotAndList(t *testing.T) {
 	if state, err := conn.Snapshot(t.Context(), states, func(e bus.Entry) { t.Errorf("entry %q in an empty bucket", e.Key) }); err != nil || state.LastSequence != 0 {
 		t.Errorf("Snapshot() of an empty bucket = %+v, %v", state, err)
 	}
-	nc, js := raw(t, b)
+	_, js := raw(t, b)
 	put(t, js, states, "a.default.web", "1", "b.default.web", "2", "b.default.db", "3", "a.default.web", "4")
-	if err := nc.PublishMsg(&nats.Msg{Subject: states.Subject("c.default.web"), Header: nats.Header{wire.HeaderOperation: {wire.OperationPurge}}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := nc.Flush(); err != nil {
+	if _, err := js.PublishMsg(t.Context(), &nats.Msg{Subject: states.Subject("c.default.web"), Header: nats.Header{wire.HeaderOperation: {wire.OperationPurge}}}); err != nil {
 		t.Fatal(err)
 	}
 	var got []string
