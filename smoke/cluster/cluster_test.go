@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -95,6 +96,27 @@ func TestNetwork(t *testing.T) {
 	}
 	if free := plans[2].free([]net.Addr{taken}); !free {
 		t.Errorf("%s is not free because of %s", plans[2].all, taken)
+	}
+}
+
+// Who comes up at the same time gets another network.
+func TestTakeNetwork(t *testing.T) {
+	n, err := takeNetwork()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := newNetwork(n.number)
+	if err := second.take(); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("the network is taken a second time: %v", err)
+	}
+	if err := n.disconnect(); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.take(); err != nil {
+		t.Fatalf("the network was not given back: %v", err)
+	}
+	if err := second.disconnect(); err != nil {
+		t.Fatal(err)
 	}
 }
 

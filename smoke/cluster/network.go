@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"syscall"
 )
 
 // network is the address plan of a cluster: one range that the host routes to the
@@ -21,6 +23,7 @@ type network struct {
 	pods     netip.Prefix
 	services netip.Prefix
 	dns      netip.Addr // of the Service that resolves names
+	owner    io.Closer  // while it is, nobody else takes this one
 }
 
 // numbers is how many clusters may exist on a host at once: ranges 10.64 to 10.127,
@@ -42,18 +45,36 @@ func newNetwork(number int) network {
 // device is the host's end of the cable to the node.
 func (n network) device() string { return fmt.Sprintf("fleet%d", n.number) }
 
-// freeNetwork is one that overlaps with no address of this host.
-func freeNetwork() (network, error) {
+// takeNetwork takes one that overlaps with no address of this host, and that nobody
+// takes who comes up at the same time. It is given back by disconnect, or by the kernel
+// when this process ends.
+func takeNetwork() (network, error) {
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {
 		return network{}, fmt.Errorf("reading the host's addresses: %w", err)
 	}
 	for _, number := range rand.Perm(numbers) {
-		if n := newNetwork(number); n.free(addresses) {
+		n := newNetwork(number)
+		if !n.free(addresses) {
+			continue
+		}
+		if err := n.take(); err == nil {
 			return n, nil
+		} else if !errors.Is(err, syscall.EADDRINUSE) {
+			return network{}, fmt.Errorf("taking a network: %w", err)
 		}
 	}
-	return network{}, errors.New("the host has addresses in all of 10.64.0.0/10, one range of which a cluster needs")
+	return network{}, errors.New("the host has addresses or clusters in all of 10.64.0.0/10, one range of which a cluster needs")
+}
+
+// take is an error that is EADDRINUSE when somebody else has it.
+func (n *network) take() error {
+	// Such a name belongs to the host's network, as addresses do, and lies in no folder.
+	owner, err := net.Listen("unix", "@harmony-fleet-"+n.device())
+	if err == nil {
+		n.owner = owner
+	}
+	return err
 }
 
 func (n network) free(addresses []net.Addr) bool {
@@ -88,16 +109,17 @@ func (n network) connect(ctx context.Context, pid int) error {
 	)
 }
 
-// disconnect removes the cable. The kernel does so too when the last process in the
-// node's namespace has ended, but not at once.
+// disconnect removes the cable and gives the network back. The kernel does so too when
+// the last process in the node's namespace has ended, but not at once.
 func (n network) disconnect() error {
 	if !n.all.IsValid() {
 		return nil
 	}
-	return patiently(func() error {
+	err := patiently(func() error {
 		if device, _ := net.InterfaceByName(n.device()); device == nil {
 			return nil
 		}
 		return run(context.Background(), "ip", "link", "delete", n.device())
 	})
+	return errors.Join(err, n.owner.Close())
 }

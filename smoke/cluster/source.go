@@ -146,7 +146,7 @@ func (s *source) isolate(ctx context.Context) (err error) {
 	if s.owner, err = claim.Take(s.dir); err != nil {
 		return err
 	}
-	if s.network, err = freeNetwork(); err != nil {
+	if s.network, err = takeNetwork(); err != nil {
 		return err
 	}
 	if err := s.configure(); err != nil {
