@@ -121,5 +121,8 @@ func (n network) disconnect() error {
 		}
 		return run(context.Background(), "ip", "link", "delete", n.device())
 	})
-	return errors.Join(err, n.owner.Close())
+	if err == nil {
+		_ = n.owner.Close() // it may be given back already, when something else was not removed
+	}
+	return err
 }
