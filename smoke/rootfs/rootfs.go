@@ -65,7 +65,7 @@ func Bootstrap(ctx context.Context, dir, arch string, progress io.Writer) (Root,
 		return "", err
 	}
 	fmt.Fprintf(progress, "installing Debian %s for %s in a folder, which takes minutes\n", Suite, arch)
-	cmd := exec.CommandContext(ctx, "debootstrap", "--arch="+arch, "--variant=minbase", "--include="+included, Suite, dir, mirror)
+	cmd := apart(ctx, "debootstrap", "--arch="+arch, "--variant=minbase", "--include="+included, Suite, dir, mirror)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("installing Debian: %w: %s", err, out[max(0, len(out)-2000):])
 	}
@@ -95,7 +95,6 @@ func mirror(ctx context.Context) (string, error) {
 
 // script mounts what programs expect, and then does what it is told.
 const script = `set -e
-mount --make-rprivate /
 mount --bind "$1" "$1"
 mount -t proc proc "$1/proc"
 mount -t sysfs sysfs "$1/sys" -o ro
@@ -106,15 +105,27 @@ exec chroot "$1" /bin/sh -c "$2"`
 // Run has the shell of the Debian do something, and returns what it wrote. The network
 // is the host's.
 func (r Root) Run(ctx context.Context, command string) (string, error) {
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", script, "sh", string(r), command)
+	cmd := apart(ctx, "/bin/sh", "-c", script, "sh", string(r), command)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
 		return out.String(), fmt.Errorf("%s: %w", command, err)
 	}
 	return out.String(), nil
+}
+
+// apart is a command with mounts and processes of its own: however it ends, killed or
+// with this process, nothing that it mounted or started stays on the host. A /proc that
+// stayed in a folder would keep everybody from removing that folder.
+func apart(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:   syscall.CLONE_NEWPID,
+		Unshareflags: syscall.CLONE_NEWNS, // which also keeps the host from seeing its mounts
+		Pdeathsig:    syscall.SIGKILL,
+	}
+	return cmd
 }
 
 // Path is where a file of the Debian lies on the host.
