@@ -5,25 +5,24 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nationtech/harmony-fleet/agent/bus"
 	"github.com/nationtech/harmony-fleet/agent/config"
-	"github.com/nationtech/harmony-fleet/agent/store"
 	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
 	"github.com/nationtech/harmony-fleet/apis/policy"
 	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/operator/roster"
+	"github.com/nationtech/harmony-fleet/smoke/device/simulated"
 )
 
-// crowd is many devices without containers, in this process: each has a key and a
-// policy of its own and the connection that the product's agent has, and says at once
-// that it runs what it shall.
+// crowd is many simulated devices, each with a key and a policy of its own. It is
+// looked at as if it were one device.
 type crowd struct {
 	members []*member
 	cancel  context.CancelFunc
@@ -35,12 +34,9 @@ const crowdGroup = "crowd"
 
 // member is one of them.
 type member struct {
-	bus *bus.Bus
+	*simulated.Device
 	// cut says that it has lost its connection since somebody last looked.
 	cut atomic.Bool
-
-	mu   sync.Mutex
-	held store.Desired // with mu
 }
 
 // newCrowd lets so many devices in and runs them. They find the broker as the
@@ -68,7 +64,7 @@ func newCrowd(ctx context.Context, i *installation, m *machine, size int) (*crow
 			if err := enrol(joinCtx, admin, to); err != nil {
 				return err
 			}
-			c.members[n], err = newMember(to, n)
+			c.members[n], err = newMember(to)
 			return err
 		})
 	}
@@ -79,7 +75,7 @@ func newCrowd(ctx context.Context, i *installation, m *machine, size int) (*crow
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c.cancel = cancel
 	for _, one := range c.members {
-		c.running.Go(func() { one.bus.Run(running) })
+		c.running.Go(func() { one.Run(running) })
 	}
 	return c, nil
 }
@@ -105,14 +101,12 @@ func enrol(ctx context.Context, admin *roster.Admin, to bus.Target) error {
 	return eventually(ctx, func() error { return bus.Join(ctx, to, token) })
 }
 
-func newMember(to bus.Target, number int) (*member, error) {
-	one := &member{}
-	one.bus = bus.New(bus.Options{
-		Target: to, Session: fmt.Sprintf("%08x", number), Workloads: one,
-		Connection: one.heard, Refused: func(error) {}, Twin: func(error) {},
-		Now: time.Now, Log: logr.Discard(),
+func newMember(to bus.Target) (one *member, err error) {
+	one = &member{}
+	one.Device, err = simulated.New(simulated.Options{
+		Target: to, Labels: map[string]string{"group": crowdGroup}, Connection: one.heard,
 	})
-	return one, one.bus.PutInfo(wire.DeviceInfo{Labels: map[string]string{"group": crowdGroup}})
+	return one, err
 }
 
 func (m *member) heard(_ string, problem error) {
@@ -138,29 +132,28 @@ func (c *crowd) stop() {
 	}
 }
 
-// Desired implements bus.Workloads.
-func (m *member) Desired() store.Desired {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.held
+// Running implements device.Device.
+func (c *crowd) Running(ctx context.Context, of ...string) (string, error) {
+	var lines []string
+	for _, one := range c.members {
+		line, err := one.Running(ctx, of...)
+		if err != nil {
+			return "", err
+		}
+		if line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "\n"), nil
 }
 
-// Apply implements bus.Workloads.
-func (m *member) Apply(d store.Desired) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for id := range m.held.Deployments {
-		if _, stays := d.Deployments[id]; !stays {
-			if err := m.bus.PutState(id, nil); err != nil {
-				return err
-			}
+// Log implements device.Device.
+func (c *crowd) Log(ctx context.Context) string {
+	var lines []string
+	for _, one := range c.members {
+		if line := one.Log(ctx); line != "" {
+			lines = append(lines, line)
 		}
 	}
-	for id, workload := range d.Deployments {
-		if err := m.bus.PutState(id, &wire.DeviceState{Phase: wire.PhaseSucceeded, Reason: "Running", Digest: workload.Digest}); err != nil {
-			return err
-		}
-	}
-	m.held = d
-	return nil
+	return strings.Join(lines, "\n")
 }

@@ -81,7 +81,7 @@ func (d *dnfDevice) occupy(ctx context.Context) (err error) {
 	if err := d.deploy(ctx, d.guest, "v1"); err != nil {
 		return err
 	}
-	d.ran, err = d.guest.containers(ctx)
+	d.ran, err = d.guest.Running(ctx)
 	return err
 }
 
@@ -107,7 +107,7 @@ func (d *dnfDevice) withdraw(ctx context.Context) error {
 
 // same is an error unless that runs which ran at the beginning.
 func (d *dnfDevice) same(ctx context.Context) error {
-	now, err := d.guest.containers(ctx)
+	now, err := d.guest.Running(ctx)
 	if err == nil && !strings.Contains(now, d.ran) {
 		err = fmt.Errorf("the container was %s, and there are %s", d.ran, now)
 	}

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
+	"github.com/nationtech/harmony-fleet/smoke/device"
 	"github.com/nationtech/harmony-fleet/smoke/helm"
 )
 
@@ -97,7 +100,7 @@ type load struct {
 	// steady is never changed; moving and many are at each step.
 	steady, moving, many workload
 	changes              int
-	kept                 string // the container of steady
+	kept                 []string // what runs of steady, on all devices
 }
 
 // withLoad tells a story about devices, and has them leave.
@@ -109,7 +112,7 @@ func (i *installation) withLoad(ctx context.Context, size int, story func(*load)
 		return err
 	}
 	image := l.machine.registry.Ref("hello:v1")
-	l.steady = workload{name: "steady", group: "a", image: image, devices: 1}
+	l.steady = workload{name: "steady", group: "a, " + crowdGroup, image: image, devices: 1 + int32(size)}
 	l.moving = workload{name: "moving", group: "a", image: image, devices: 1}
 	l.many = workload{name: "many", group: crowdGroup, image: image, devices: int32(size)}
 	defer func() {
@@ -163,13 +166,13 @@ func (l *load) inARow(ctx context.Context, part string) error {
 				err = l.remove(ctx, w)
 			}
 		}
-		return l.explain(ctx, l.machine, err)
+		return l.troubles(ctx, err)
 	})
 }
 
 // step lets something happen, changes two Deployments, and looks at all three.
 func (l *load) step(ctx context.Context, what string, happen func() error) error {
-	return l.Step(what, func() error { return l.explain(ctx, l.machine, l.survive(ctx, happen)) })
+	return l.Step(what, func() error { return l.troubles(ctx, l.survive(ctx, happen)) })
 }
 
 func (l *load) survive(ctx context.Context, happen func() error) error {
@@ -189,17 +192,39 @@ func (l *load) survive(ctx context.Context, happen func() error) error {
 			return err
 		}
 	}
-	container, err := l.machine.containers(ctx, l.steady.name)
-	if err != nil {
-		return err
+	return l.ranOn(ctx)
+}
+
+// ranOn is an error unless every device runs what it ran of steady at first.
+func (l *load) ranOn(ctx context.Context) error {
+	var now []string
+	for _, d := range l.devices() {
+		runs, err := d.Running(ctx, l.steady.name)
+		if err != nil {
+			return err
+		}
+		now = append(now, strings.Split(runs, "\n")...)
 	}
-	if l.kept == "" {
-		l.kept = container
+	if l.kept == nil {
+		l.kept = now
 	}
-	if container == "" || container != l.kept {
-		return fmt.Errorf("the container of %s is %q, and was %q: nothing of it was changed", l.steady.name, container, l.kept)
+	if len(now) != int(l.steady.devices) || !slices.Equal(now, l.kept) {
+		stays := func(line string) bool { return slices.Contains(l.kept, line) && slices.Contains(now, line) }
+		return fmt.Errorf("%s runs %d times, want %d; it was\n%s\nand is\n%s\nwhile nothing of it was changed", l.steady.name, len(now), l.steady.devices,
+			strings.Join(slices.DeleteFunc(slices.Clone(l.kept), stays), "\n"), strings.Join(slices.DeleteFunc(now, stays), "\n"))
 	}
 	return nil
+}
+
+// devices are the one and the many.
+func (l *load) devices() []device.Device { return []device.Device{l.machine, l.crowd} }
+
+// troubles adds to an error what it is with all of them.
+func (l *load) troubles(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	return l.explain(ctx, l.machine, fmt.Errorf("%w\ndevices without containers:\n%s", err, l.crowd.Log(ctx)))
 }
 
 // restartKubelet has the new kubelet find the pods of the old one as they are, and

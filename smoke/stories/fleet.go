@@ -34,7 +34,7 @@ func (u *upgrading) fleet(ctx context.Context) (f fleet, err error) {
 	if f.buckets, err = u.buckets(ctx); err != nil {
 		return f, err
 	}
-	f.containers, err = u.machine.containers(ctx)
+	f.containers, err = u.machine.Running(ctx)
 	return f, err
 }
 
@@ -57,7 +57,7 @@ func (u *upgrading) same(ctx context.Context) error {
 
 // containers is an error when they are not the same as at first.
 func (u *upgrading) containers(ctx context.Context) error {
-	now, err := u.machine.containers(ctx)
+	now, err := u.machine.Running(ctx)
 	if err == nil && now != u.before.containers {
 		err = fmt.Errorf("containers were %s and are %s", u.before.containers, now)
 	}

@@ -161,7 +161,7 @@ func (g *gitOps) nextBase() error {
 // devices run goes on.
 func (g *gitOps) upgrades(change func() error) func(context.Context) error {
 	return func(ctx context.Context) error {
-		before, err := g.machine.containers(ctx)
+		before, err := g.machine.Running(ctx)
 		if err != nil {
 			return err
 		}
@@ -182,7 +182,7 @@ func (g *gitOps) upgrades(change func() error) func(context.Context) error {
 		if all := strings.Fields(images); len(all) == 0 || slices.ContainsFunc(all, func(image string) bool { return !strings.HasSuffix(image, ":"+nextTag) }) {
 			return fmt.Errorf("the programs have the images %s, want the tag %s", images, nextTag)
 		}
-		after, err := g.machine.containers(ctx)
+		after, err := g.machine.Running(ctx)
 		if err == nil && after != before {
 			err = fmt.Errorf("the device's containers were %s and are %s", before, after)
 		}

@@ -128,6 +128,11 @@ func (g *guest) Podman(ctx context.Context, args ...string) (string, error) {
 	return g.Run(ctx, "podman "+quoted(args))
 }
 
+// Running implements device.Device.
+func (g *guest) Running(ctx context.Context, of ...string) (string, error) {
+	return containers(ctx, g.Podman, of)
+}
+
 // Agent runs a command of the agent's program.
 func (g *guest) Agent(ctx context.Context, args ...string) (string, error) {
 	return g.Run(ctx, "fleet-agent "+quoted(args))
@@ -158,9 +163,4 @@ func (g *guest) Log(ctx context.Context) string {
 		log = fmt.Sprintf("%v\n%s", err, g.Console(20))
 	}
 	return log
-}
-
-// containers are the ids of what it runs, and since when each does.
-func (g *guest) containers(ctx context.Context) (string, error) {
-	return g.Podman(ctx, "ps", "--no-trunc", "--format={{.ID}} {{.StartedAt}}")
 }

@@ -11,7 +11,7 @@ import (
 
 // hold has the cluster hold the device while another version is wanted, and let it go.
 func (i *installation) hold(ctx context.Context, d owned) error {
-	before, err := running(ctx, d)
+	before, err := d.Running(ctx)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (i *installation) hold(ctx context.Context, d owned) error {
 	if err != nil {
 		return err
 	}
-	after, err := running(ctx, d)
+	after, err := d.Running(ctx)
 	if err == nil && after != before {
 		err = fmt.Errorf("containers were %s and are %s", before, after)
 	}

@@ -174,13 +174,13 @@ func (i *installation) life(ctx context.Context, d owned) error {
 		{"a Deployment runs on it, and its status says so", func() error { return i.deploy(ctx, d, "v1") }},
 		{"an annotation holds it back, and lets it go", func() error { return i.hold(ctx, d) }},
 		{"another version replaces it", func() (err error) {
-			if before, err = running(ctx, d); err != nil {
+			if before, err = d.Running(ctx); err != nil {
 				return err
 			}
 			if err := i.deploy(ctx, d, "v2"); err != nil {
 				return err
 			}
-			after, err := running(ctx, d)
+			after, err := d.Running(ctx)
 			if err == nil && after == before {
 				err = fmt.Errorf("the container is the same as before: %s", after)
 			}
@@ -191,7 +191,7 @@ func (i *installation) life(ctx context.Context, d owned) error {
 				return err
 			}
 			return eventually(ctx, func() error {
-				left, err := running(ctx, d)
+				left, err := d.Running(ctx)
 				if err == nil && left != "" {
 					err = fmt.Errorf("containers are left: %s", left)
 				}

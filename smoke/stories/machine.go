@@ -93,14 +93,9 @@ func (m *machine) run(env ...string) (err error) {
 	return err
 }
 
-// containers are the ids of what it runs, see running.
-func (m *machine) containers(ctx context.Context, of ...string) (string, error) {
-	return running(ctx, m, of...)
-}
-
-// Podman runs a podman command.
-func (m *machine) Podman(ctx context.Context, args ...string) (string, error) {
-	return m.podman.Run(ctx, args...)
+// Running implements device.Device.
+func (m *machine) Running(ctx context.Context, of ...string) (string, error) {
+	return containers(ctx, m.podman.Run, of)
 }
 
 // Agent runs a command of the agent's program.

@@ -40,7 +40,7 @@ func (i *installation) admit(ctx context.Context, m *machine, others ...string) 
 			}
 		}
 		if err == nil {
-			p.kept, err = m.containers(ctx, p.steady.name)
+			p.kept, err = m.Running(ctx, p.steady.name)
 		}
 		return i.explain(ctx, m, err)
 	})
@@ -65,7 +65,7 @@ func (p *patient) tell(ctx context.Context, steps ...step) error {
 
 // ranOn is an error unless steady has the container that it had at first.
 func (p *patient) ranOn(ctx context.Context) error {
-	now, err := p.machine.containers(ctx, p.steady.name)
+	now, err := p.machine.Running(ctx, p.steady.name)
 	if err == nil && (now == "" || now != p.kept) {
 		err = fmt.Errorf("the container of %s is %q, and was %q: nothing of it was changed", p.steady.name, now, p.kept)
 	}

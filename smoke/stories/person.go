@@ -81,18 +81,18 @@ func (p *person) ref(image string) string { return p.registry.Ref(image) }
 
 // owned is a device together with who has it.
 type owned interface {
-	device.Device
+	device.Computer
 	fleet(ctx context.Context, args ...string) (string, error)
 	ref(image string) string
 }
 
-// running are the ids of what a device runs, one in each line; of which Deployments may
-// be said.
-func running(ctx context.Context, d device.Device, of ...string) (string, error) {
-	args := []string{"ps", "--quiet", "--no-trunc"}
+// containers asks podman for the ids of what it runs and since when each does, one in
+// each line; of which Deployments may be said.
+func containers(ctx context.Context, podman func(context.Context, ...string) (string, error), of []string) (string, error) {
+	args := []string{"ps", "--no-trunc", "--format={{.ID}} {{.StartedAt}}"}
 	for _, name := range of {
 		args = append(args, "--filter=name="+name)
 	}
-	ids, err := d.Podman(ctx, args...)
-	return strings.TrimSpace(ids), err
+	lines, err := podman(ctx, args...)
+	return strings.TrimSpace(lines), err
 }

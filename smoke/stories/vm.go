@@ -108,7 +108,7 @@ func (i *installation) upgraded(ctx context.Context, g *guest) error {
 // unnoticed has a machine do something that ends with an agent of that version: the
 // containers that it runs stay the same.
 func (i *installation) unnoticed(ctx context.Context, g *guest, command, agent string) error {
-	before, err := g.containers(ctx)
+	before, err := g.Running(ctx)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (i *installation) unnoticed(ctx context.Context, g *guest, command, agent s
 	if err := eventually(ctx, func() error { return i.describes(ctx, g, agent) }); err != nil {
 		return err
 	}
-	after, err := g.containers(ctx)
+	after, err := g.Running(ctx)
 	if err == nil && after != before {
 		err = fmt.Errorf("the container was %s and is %s", before, after)
 	}

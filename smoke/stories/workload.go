@@ -10,9 +10,11 @@ import (
 
 // workload is a Deployment of one service.
 type workload struct {
-	name, group, image string
-	port               int // of the host; 0 for none
-	devices            int32
+	name    string
+	group   string // of its devices; or several, with commas between
+	image   string
+	port    int // of the host; 0 for none
+	devices int32
 }
 
 // apply applies it, as it is now.
@@ -25,7 +27,7 @@ func (i *installation) apply(ctx context.Context, w workload) error {
 kind: Deployment
 metadata: {name: %s, namespace: default}
 spec:
-  targetSelector: {matchLabels: {group: %s}}
+  targetSelector: {matchExpressions: [{key: group, operator: In, values: [%s]}]}
   score:
     podmanV0:
       services:
