@@ -7,17 +7,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-logr/logr"
-
 	"github.com/nationtech/harmony-fleet/agent/bus"
-	"github.com/nationtech/harmony-fleet/agent/store"
 	"github.com/nationtech/harmony-fleet/apis/config/v1alpha1"
-	"github.com/nationtech/harmony-fleet/apis/wire"
 	"github.com/nationtech/harmony-fleet/smoke/broker"
+	"github.com/nationtech/harmony-fleet/smoke/device/simulated"
 )
-
-// returningDeployment is what each of the agents runs.
-var returningDeployment = wire.DeploymentID{Namespace: "bench", Name: "app-0000"}
 
 func cores() float64 { return float64(runtime.GOMAXPROCS(0)) }
 
@@ -31,9 +25,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// agents are the connections of many devices, and how many of them are current.
+// agents are many simulated devices, and how many of them are current.
 type agents struct {
-	all     []*simulated
+	all     []*agent
 	running sync.WaitGroup
 	cancel  context.CancelFunc
 
@@ -43,40 +37,32 @@ type agents struct {
 	changed chan struct{} // has room for one: current has grown
 }
 
-// simulated is an agent without containers: a connection, and what the device
-// holds.
-type simulated struct {
+// agent is the one of a device, and what it has learnt of the broker.
+type agent struct {
 	of        *agents
-	bus       *bus.Bus
+	device    *simulated.Device
 	connected bool // with of.mu; since the broker was lost last
 	current   bool // with of.mu
-
-	mu   sync.Mutex
-	held store.Desired // with mu
 }
 
 // newAgents makes agents that have a token each and something to tell.
 func newAgents(s *site, p *broker.Process) (*agents, error) {
-	a := &agents{all: make([]*simulated, returning), changed: make(chan struct{}, 1)}
+	a := &agents{all: make([]*agent, returning), changed: make(chan struct{}, 1)}
 	return a, parallel(returning, func(i int) error {
 		text, err := s.token(i, 0)
 		if err != nil {
 			return err
 		}
-		one := &simulated{of: a}
-		one.bus = bus.New(bus.Options{
+		one := &agent{of: a}
+		a.all[i] = one
+		one.device, err = simulated.New(simulated.Options{
 			Target: bus.Target{
 				Device: deviceID(i), NATS: p.NATS(), TrustedKeys: p.TrustedKeys(), Tokens: token(text),
 				Credentials: v1alpha1.Credentials{Type: v1alpha1.CredentialClientCredentials},
 			},
-			Session: fmt.Sprintf("%08x", i), Workloads: one, Connection: one.connection, Refused: one.read,
-			Now: time.Now, Log: logr.Discard(),
+			Labels: deviceLabels(i), Connection: one.connection, Refused: one.read,
 		})
-		a.all[i] = one
-		if err := one.bus.PutInfo(wire.DeviceInfo{Labels: deviceLabels(i)}); err != nil {
-			return err
-		}
-		return one.bus.PutState(returningDeployment, &wire.DeviceState{Phase: wire.PhaseSucceeded, Reason: "Running"})
+		return err
 	})
 }
 
@@ -88,7 +74,7 @@ func (a *agents) start(ctx context.Context) error {
 		if err := a.wait(ctx, i-50); err != nil {
 			return err
 		}
-		a.running.Go(func() { one.bus.Run(running) })
+		a.running.Go(func() { one.device.Run(running) })
 	}
 	return a.wait(ctx, len(a.all))
 }
@@ -137,48 +123,33 @@ func (a *agents) failures() int {
 }
 
 // connection hears of the connection's changes.
-func (s *simulated) connection(_ string, problem error) {
-	s.of.mu.Lock()
-	defer s.of.mu.Unlock()
-	s.connected = problem == nil
+func (one *agent) connection(_ string, problem error) {
+	one.of.mu.Lock()
+	defer one.of.mu.Unlock()
+	one.connected = problem == nil
 	if problem == nil {
 		return
 	}
-	s.of.failed++
-	if s.current {
-		s.current = false
-		s.of.current--
+	one.of.failed++
+	if one.current {
+		one.current = false
+		one.of.current--
 	}
 }
 
 // read hears what came of a look at the manifest.
-func (s *simulated) read(problem error) {
-	s.of.mu.Lock()
-	defer s.of.mu.Unlock()
-	if problem != nil || !s.connected || s.current {
+func (one *agent) read(problem error) {
+	one.of.mu.Lock()
+	defer one.of.mu.Unlock()
+	if problem != nil || !one.connected || one.current {
 		return
 	}
-	s.current = true
-	s.of.current++
+	one.current = true
+	one.of.current++
 	select {
-	case s.of.changed <- struct{}{}:
+	case one.of.changed <- struct{}{}:
 	default:
 	}
-}
-
-// Desired implements bus.Workloads.
-func (s *simulated) Desired() store.Desired {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.held
-}
-
-// Apply implements bus.Workloads.
-func (s *simulated) Apply(d store.Desired) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.held = d
-	return nil
 }
 
 // token is one that stays good for as long as it is needed.

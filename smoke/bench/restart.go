@@ -164,6 +164,9 @@ func (b *bench) newReturnWorld(ctx context.Context) (_ *returnWorld, err error) 
 	return w, w.agents.start(ctx)
 }
 
+// returningDeployment is what each of the agents runs.
+var returningDeployment = wire.DeploymentID{Namespace: "bench", Name: "app-0000"}
+
 // write stores a desired state for each agent.
 func (w *returnWorld) write(ctx context.Context) error {
 	conn, err := bus.Connect(ctx, bus.Options{NATS: w.broker.NATS(), Credentials: w.broker.Operator(), Name: "bench", Log: logr.Discard(), FailFast: true})
