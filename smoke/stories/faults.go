@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/nationtech/harmony-fleet/smoke/cluster"
 	"github.com/nationtech/harmony-fleet/smoke/device"
@@ -203,15 +204,18 @@ func (l *load) ranOn(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		now = append(now, strings.Split(runs, "\n")...)
+		for line := range strings.Lines(runs) {
+			now = append(now, strings.TrimSpace(line))
+		}
 	}
 	if l.kept == nil {
 		l.kept = now
 	}
-	if len(now) != int(l.steady.devices) || !slices.Equal(now, l.kept) {
-		stays := func(line string) bool { return slices.Contains(l.kept, line) && slices.Contains(now, line) }
-		return fmt.Errorf("%s runs %d times, want %d; it was\n%s\nand is\n%s\nwhile nothing of it was changed", l.steady.name, len(now), l.steady.devices,
-			strings.Join(slices.DeleteFunc(slices.Clone(l.kept), stays), "\n"), strings.Join(slices.DeleteFunc(now, stays), "\n"))
+	if len(now) != int(l.steady.devices) {
+		return fmt.Errorf("%s runs %d times, want %d", l.steady.name, len(now), l.steady.devices)
+	}
+	if diff := cmp.Diff(l.kept, now); diff != "" {
+		return fmt.Errorf("nothing of %s was changed, and of what runs was (-) and is (+)\n%s", l.steady.name, diff)
 	}
 	return nil
 }
