@@ -61,7 +61,8 @@ type trouble struct {
 
 // find finds out where steady answers.
 func (s *sufferer) find(ctx context.Context) error {
-	address, err := s.machine.podman.Run(ctx, "inspect", "--format={{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", s.kept)
+	id, _, _ := strings.Cut(s.kept, " ")
+	address, err := s.machine.podman.Run(ctx, "inspect", "--format={{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", id)
 	s.url = fmt.Sprintf("http://%s:%d", strings.TrimSpace(address), images.Port)
 	return err
 }

@@ -14,7 +14,7 @@ type patient struct {
 	machine *machine
 	// steady is never changed, and moving is.
 	steady, moving workload
-	kept           string // the container of steady
+	kept           string // what runs of steady: its id, and since when
 	number         int    // of moving's version
 }
 
