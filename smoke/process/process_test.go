@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -60,6 +61,20 @@ func TestStop(t *testing.T) {
 				return errors.Is(syscall.Kill(-p.PID(), 0), syscall.ESRCH)
 			})
 		})
+	}
+}
+
+// A port is one process's, although nothing listens there: what was killed is to find it
+// free when it starts again.
+func TestFreePortIsKept(t *testing.T) {
+	port, err := FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.GC() // which closes what nobody holds
+	time.Sleep(10 * time.Millisecond)
+	if err := take(port); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("port %d can be taken once more: %v", port, err)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
+	"syscall"
 	"time"
 )
 
@@ -55,17 +57,38 @@ func Answers(ctx context.Context, url string) error {
 // that is stopped and started again finds its port still free.
 const firstPort, lastPort = 20000, 32000
 
-// FreePort returns a TCP port that was free on 127.0.0.1 a moment ago. One that can
-// be listened on is not free when a rule for a container's port, perhaps of one that
-// was killed, leads connections elsewhere.
+// taken are the names of the ports that this process was given, see take. An entry
+// keeps its listener from being closed.
+var taken sync.Map
+
+// FreePort returns a TCP port of 127.0.0.1 that is free, and that no other process gets
+// from here until this one has ended: tests run in many, and what one of them stops and
+// starts again finds its port as it was. One that can be listened on is not free when a
+// rule for a container's port, perhaps of one that was killed, leads connections
+// elsewhere.
 func FreePort() (int, error) {
 	for range 100 {
 		port := firstPort + rand.IntN(lastPort-firstPort)
+		if err := take(port); errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		} else if err != nil {
+			return 0, fmt.Errorf("taking port %d of 127.0.0.1: %w", port, err)
+		}
 		if free(net.JoinHostPort("127.0.0.1", strconv.Itoa(port))) {
 			return port, nil
 		}
 	}
 	return 0, errors.New("no free port on 127.0.0.1 after 100 attempts")
+}
+
+// take is an error that is EADDRINUSE when somebody has it.
+func take(port int) error {
+	// Such a name belongs to the host's network, as ports do, and lies in no folder.
+	name, err := net.Listen("unix", fmt.Sprintf("@harmony-fleet-port-%d", port))
+	if err == nil {
+		taken.Store(port, name)
+	}
+	return err
 }
 
 // free listens, and connects to itself.
